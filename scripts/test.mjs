@@ -1,0 +1,22 @@
+// Runs the compiled test suites with Node's own runner. --real adds the long ones (*.real.test.js); other
+// arguments filter by substring of the file's path.
+import { spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+
+const args = process.argv.slice(2);
+const real = args.includes("--real");
+const filters = args.filter((a) => !a.startsWith("--"));
+const files = readdirSync("dist", { recursive: true })
+  .map((f) => join("dist", String(f)))
+  .filter((f) => f.endsWith(".test.js") && f.endsWith(".real.test.js") === real)
+  .filter((f) => filters.length === 0 || filters.some((s) => f.includes(s)))
+  .sort();
+if (files.length === 0) {
+  console.error("no test files found: run `npm run build` first");
+  process.exit(1);
+}
+const { status } = spawnSync(process.execPath, ["--test", "--test-concurrency=2", ...files], {
+  stdio: "inherit",
+});
+process.exit(status ?? 1);

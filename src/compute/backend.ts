@@ -1,0 +1,144 @@
+/**
+ * The Backend interface: everything the transformer asks of a machine. All tensors are f32, row-major, in
+ * buffers owned by the backend. Calls are issued in order and may run later (a GPU queue): only `read`
+ * waits for results. Implementations: reference/ (plain TypeScript, the definition of each operation),
+ * wasm/ (AssemblyScript SIMD, worker threads on shared memory). One conformance suite runs over all.
+ *
+ * Not here: reading files, codecs' encoders, sampling.
+ */
+
+/** f32 storage owned by a backend. `length` counts elements. */
+export interface Buffer {
+  readonly length: number;
+}
+
+/** Bytes owned by a backend: packed codes. */
+export interface ByteBuffer {
+  readonly byteLength: number;
+}
+
+export interface MatmulOptions {
+  /** [tokens, inputs] */
+  readonly x: Buffer;
+  /** [outputs, inputs] */
+  readonly weight: Buffer;
+  /** [outputs] added to each row, or absent. */
+  readonly bias?: Buffer | undefined;
+  /** [tokens, outputs], overwritten. */
+  readonly y: Buffer;
+  readonly tokens: number;
+  readonly inputs: number;
+  readonly outputs: number;
+}
+
+export interface RopeOptions {
+  /** [tokens, heads * headSize], rotated in place, rotate-half convention (element i pairs with i + headSize / 2). */
+  readonly x: Buffer;
+  /** [positions, headSize / 2] cosines and sines. */
+  readonly cosines: Buffer;
+  readonly sines: Buffer;
+  readonly tokens: number;
+  /** Position of the first token. */
+  readonly position: number;
+  readonly heads: number;
+  readonly headSize: number;
+}
+
+export interface AttentionOptions {
+  /** [tokens, heads * headSize] */
+  readonly query: Buffer;
+  /** [capacity, kvHeads * headSize]: keys and values of positions 0 .. position + tokens - 1. */
+  readonly keys: Buffer;
+  readonly values: Buffer;
+  /** [tokens, heads * headSize], overwritten. */
+  readonly y: Buffer;
+  readonly tokens: number;
+  /** Position of the first query token; token t attends positions max(0, position + t - window + 1) .. position + t. */
+  readonly position: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headSize: number;
+  /** Multiplies q.k, usually 1 / sqrt(headSize). */
+  readonly scale: number;
+  /** Sliding window in tokens, or null for all of the past. */
+  readonly window: number | null;
+}
+
+/**
+ * One matrix coded by the trellis codec, as the kernels want it (docs/format.md, "Trellis"). Weight
+ * (row r, column c in group g, element v) = scales[r] * (A[w][u & 15][v] + B[w][u >> 4][v]) in the rotated
+ * basis, where w is the group's width and u the XOR of the maps of the group's codes at rows r, r - S, ….
+ */
+export interface TrellisWeights {
+  readonly rows: number;
+  readonly columns: number;
+  /** Bits of a code: 3 or 4. A window is the last 4 or 3 codes (12 bits). */
+  readonly codeBits: 3 | 4;
+  /** Widths of successive column groups, repeated; the last group may be cut short by `columns`. */
+  readonly widths: readonly number[];
+  /** Number of interleaved sequences S: the predecessor of row r is row r - S (cyclic, see `tailBiting`). */
+  readonly interleave: number;
+  readonly tailBiting: boolean;
+  /** [pairs of groups][rows] one byte: low nibble group 2p, high nibble group 2p + 1. */
+  readonly codes: ByteBuffer;
+  /** For each distinct width ascending: A [16][width] then B [16][width]. */
+  readonly tables: Buffer;
+  /** [rows] */
+  readonly scales: Buffer;
+  /** For each distinct width ascending, window / codeBits maps of 16 bytes each: S0, S1, S2 (, S3). */
+  readonly maps: ByteBuffer;
+}
+
+export interface Backend {
+  readonly name: string;
+  readonly threads: number;
+
+  /** Zeroed f32 storage. Throws InputError when memory is exhausted, naming the size. */
+  allocate(length: number): Buffer;
+  allocateBytes(byteLength: number): ByteBuffer;
+  free(buffer: Buffer | ByteBuffer): void;
+  write(buffer: Buffer, data: Float32Array, offset?: number): void;
+  writeBytes(buffer: ByteBuffer, data: Uint8Array, offset?: number): void;
+  /** A copy of `length` elements from `offset`, after all earlier calls have finished. */
+  read(buffer: Buffer, offset?: number, length?: number): Promise<Float32Array>;
+
+  /** y = x weightᵀ (+ bias) */
+  matmul(options: MatmulOptions): void;
+  /** y[t] = table[ids[t]] for a [rows, columns] table. */
+  gather(table: Buffer, ids: Int32Array, columns: number, y: Buffer): void;
+  /** y = x / sqrt(mean(x²) + epsilon) * weight, by rows of `columns`; x and y may be the same buffer. */
+  rmsNorm(x: Buffer, weight: Buffer, y: Buffer, rows: number, columns: number, epsilon: number): void;
+  rope(options: RopeOptions): void;
+  /** Causal grouped-query attention over a cache. */
+  attention(options: AttentionOptions): void;
+  /** gate = silu(gate) * up, elementwise over `length`. */
+  siluMultiply(gate: Buffer, up: Buffer, length: number): void;
+  /** y += x over `length`. */
+  add(y: Buffer, x: Buffer, length: number): void;
+  /** Softmax of each row in place. */
+  softmax(x: Buffer, rows: number, columns: number): void;
+  /** y[yOffset ..] = x[xOffset .. + length] */
+  copy(x: Buffer, xOffset: number, y: Buffer, yOffset: number, length: number): void;
+
+  /**
+   * The codec's rotation of row vectors: y = x diag(signs) (Q ⊗ H)ᵀ; Q an orthogonal m x m matrix, H the
+   * orthonormal Walsh-Hadamard matrix of order `columns / m`. With `inverse`, y = x (Q ⊗ H) diag(signs).
+   * x and y may be the same buffer. `signs` [columns] of ±1, `q` [m, m].
+   */
+  rotate(options: {
+    readonly x: Buffer;
+    readonly y: Buffer;
+    readonly signs: Buffer;
+    readonly q: Buffer;
+    readonly m: number;
+    readonly rows: number;
+    readonly columns: number;
+    readonly inverse?: boolean;
+  }): void;
+  /** y = x weightᵀ for coded weights; x [tokens, columns] is already rotated. Decodes tile by tile. */
+  trellisMatmul(x: Buffer, weight: TrellisWeights, y: Buffer, tokens: number): void;
+  /** y[i] = decoded row ids[i] (still rotated), [ids.length, columns]. */
+  trellisGather(weight: TrellisWeights, ids: Int32Array, y: Buffer): void;
+
+  close(): Promise<void>;
+}
