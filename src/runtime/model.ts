@@ -1,0 +1,47 @@
+/**
+ * What text generation, evaluation and the server ask of a model: logits for token ids, with a KV cache.
+ * Implemented over the transformer by `loadModel`; tests implement it with a Markov chain.
+ */
+import type { ModelConfig } from "../checkpoint/config.js";
+import type { Tokenizer } from "../text/tokenizer.js";
+
+export interface ForwardOptions {
+  /** Logits of the last token only (default), or of every token given. */
+  readonly logits?: "last" | "all";
+}
+
+/** One sequence and its KV cache. Calls must not overlap: await one `forward` before the next. */
+export interface Session {
+  /** Tokens that this session can hold: prompt and answer together. */
+  readonly capacity: number;
+  /** Tokens in the cache; the next token given to `forward` has this position. */
+  readonly position: number;
+  /**
+   * Appends `ids` and returns logits: [vocabularySize] of the last token, or [ids.length, vocabularySize]
+   * with `logits: "all"`, row-major; row i predicts the token after ids[i]. The array belongs to the caller.
+   * InputError when `ids` is empty, holds an id outside the vocabulary, or does not fit the capacity.
+   */
+  forward(ids: Int32Array, options?: ForwardOptions): Promise<Float32Array>;
+  /** Forgets everything from `position` on (0 <= position <= this.position). */
+  truncate(position: number): void;
+  /** Gives the cache's memory back; the session is not used afterwards. */
+  free(): void;
+}
+
+export interface LanguageModel {
+  readonly config: ModelConfig;
+  readonly tokenizer: Tokenizer;
+  /** Longest sequence in tokens; at most config.contextLength. */
+  readonly contextLength: number;
+  /** `capacity` in tokens, 1 ... contextLength; InputError otherwise, or when memory does not suffice. */
+  createSession(capacity: number): Session;
+}
+
+/** A model in memory, as `loadModel` returns it. */
+export interface LoadedModel extends LanguageModel {
+  /** Bytes of memory that the weights hold. */
+  readonly bytes: number;
+  readonly loadSeconds: number;
+  /** Frees weights and worker threads; open sessions are gone with them. */
+  close(): Promise<void>;
+}
