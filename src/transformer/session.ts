@@ -1,0 +1,158 @@
+/**
+ * One sequence: token ids in, logits out, with a KV cache. Long inputs go through the layers in chunks and
+ * through the head in smaller ones, so that memory does not grow with the length of a prompt; sampling and
+ * text are the runtime's affair.
+ */
+import type { ModelConfig } from "../checkpoint/config.js";
+import type { Backend, Buffer } from "../compute/backend.js";
+import { InputError } from "../errors.js";
+import { allocateTogether, type BufferGroup } from "./buffers.js";
+import { forwardLayer } from "./layer.js";
+import { type Rope, uploadRope } from "./rope.js";
+import type { ModelWeights } from "./weights.js";
+import { allocateCache, allocateWorkspace, type LayerCache, type Workspace } from "./workspace.js";
+
+/** Tokens that go through the layers together: enough that weights are read once for many multiplications. */
+const PREFILL_TOKENS = 512;
+/** Logits held on the backend at a time: 2^22 floats (16 MiB) are 85 tokens of a vocabulary of 49,152. */
+const HEAD_ELEMENTS = 2 ** 22;
+
+export class TransformerSession {
+  readonly capacity: number;
+  readonly #backend: Backend;
+  readonly #config: ModelConfig;
+  readonly #weights: ModelWeights;
+  readonly #buffers: BufferGroup;
+  readonly #workspace: Workspace;
+  readonly #rope: Rope;
+  readonly #caches: readonly LayerCache[];
+  /** [chunk, hiddenSize], the residual stream. */
+  readonly #hidden: Buffer;
+  /** [headTokens, hiddenSize] and [headTokens, vocabularySize]. */
+  readonly #headInput: Buffer;
+  readonly #logits: Buffer;
+  readonly #headTokens: number;
+  #position = 0;
+  #busy = false;
+
+  /** `capacity` in tokens, 1 … config.contextLength. InputError otherwise, or when memory does not suffice. */
+  constructor(backend: Backend, weights: ModelWeights, capacity: number) {
+    const { config } = weights;
+    if (!Number.isSafeInteger(capacity) || capacity < 1 || capacity > config.contextLength)
+      throw new InputError(
+        `a session of ${capacity} tokens is not possible: the model's context is 1 to ${config.contextLength} tokens`,
+      );
+    this.capacity = capacity;
+    this.#backend = backend;
+    this.#config = config;
+    this.#weights = weights;
+    const chunk = Math.min(capacity, PREFILL_TOKENS);
+    this.#headTokens = Math.max(1, Math.min(chunk, Math.floor(HEAD_ELEMENTS / config.vocabularySize)));
+    const allocated = allocateTogether(backend, (buffers) => ({
+      buffers,
+      workspace: allocateWorkspace(buffers, config, chunk),
+      rope: uploadRope(buffers, config, capacity),
+      caches: weights.layers.map(() => allocateCache(buffers, config, capacity)),
+      hidden: buffers.allocate(chunk * config.hiddenSize),
+      headInput: buffers.allocate(this.#headTokens * config.hiddenSize),
+      logits: buffers.allocate(this.#headTokens * config.vocabularySize),
+    }));
+    this.#buffers = allocated.buffers;
+    this.#workspace = allocated.workspace;
+    this.#rope = allocated.rope;
+    this.#caches = allocated.caches;
+    this.#hidden = allocated.hidden;
+    this.#headInput = allocated.headInput;
+    this.#logits = allocated.logits;
+  }
+
+  /** Tokens in the cache; the next token given to `forward` has this position. */
+  get position(): number {
+    return this.#position;
+  }
+
+  /**
+   * Appends `ids` and returns logits: [vocabularySize] of the last token, or [ids.length, vocabularySize] with
+   * `logits: "all"`; row i predicts the token after ids[i]. The array belongs to the caller. InputError when
+   * `ids` is empty, holds an id outside the vocabulary, or does not fit the capacity; the session is then as
+   * it was before.
+   */
+  async forward(ids: Int32Array, options: { readonly logits?: "last" | "all" } = {}): Promise<Float32Array> {
+    this.#check(ids);
+    const { vocabularySize: vocabulary } = this.#config;
+    const all = options.logits === "all";
+    this.#busy = true;
+    try {
+      const result = new Float32Array(all ? ids.length * vocabulary : vocabulary);
+      for (let from = 0; from < ids.length; from += this.#workspace.maxTokens) {
+        // A chunk may compute for seconds: let timers, signals and other sessions have their turn in between.
+        if (from > 0) await new Promise((resolve) => setTimeout(resolve));
+        const tokens = Math.min(this.#workspace.maxTokens, ids.length - from);
+        this.#forwardLayers(ids.subarray(from, from + tokens));
+        if (all) await this.#readLogits(0, tokens, result.subarray(from * vocabulary));
+        else if (from + tokens === ids.length) await this.#readLogits(tokens - 1, tokens, result);
+      }
+      return result;
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  /** Forgets everything from `position` on (0 <= position <= this.position). */
+  truncate(position: number): void {
+    if (!Number.isSafeInteger(position) || position < 0 || position > this.#position)
+      throw new InputError(
+        `cannot truncate to position ${position}: the session holds ${this.#position} tokens`,
+      );
+    this.#position = position;
+  }
+
+  /** Gives the memory back; the session is not used afterwards. */
+  free(): void {
+    this.#buffers.free();
+  }
+
+  #check(ids: Int32Array): void {
+    if (this.#busy) throw new Error("forward was called before the previous call had finished");
+    if (ids.length === 0) throw new InputError("no token ids were given");
+    const free = this.capacity - this.#position;
+    if (ids.length > free)
+      throw new InputError(
+        `${ids.length} more tokens do not fit: ${this.#position} of this session's ${this.capacity} are in use`,
+      );
+    const bad = ids.find((id) => id < 0 || id >= this.#config.vocabularySize);
+    if (bad !== undefined)
+      throw new InputError(
+        `token id ${bad} is outside the vocabulary of ${this.#config.vocabularySize} tokens`,
+      );
+  }
+
+  /** Runs one chunk through the layers and leaves it in #hidden. */
+  #forwardLayers(ids: Int32Array): void {
+    this.#weights.embedding.gather(ids, this.#hidden);
+    this.#weights.layers.forEach((layer, i) => {
+      forwardLayer(this.#backend, this.#config, layer, this.#workspace, {
+        hidden: this.#hidden,
+        cache: this.#caches[i],
+        tokens: ids.length,
+        position: this.#position,
+        rope: this.#rope,
+      });
+    });
+    this.#position += ids.length;
+  }
+
+  /** Applies the final norm and the head to rows first .. last - 1 of #hidden. */
+  async #readLogits(first: number, last: number, target: Float32Array): Promise<void> {
+    const { hiddenSize, vocabularySize, rmsNormEpsilon } = this.#config;
+    for (let row = first; row < last; row += this.#headTokens) {
+      const tokens = Math.min(this.#headTokens, last - row);
+      const input = this.#headInput;
+      this.#backend.copy(this.#hidden, row * hiddenSize, input, 0, tokens * hiddenSize);
+      this.#backend.rmsNorm(input, this.#weights.finalNorm, input, tokens, hiddenSize, rmsNormEpsilon);
+      this.#weights.head.forward(input, this.#logits, tokens);
+      const logits = await this.#backend.read(this.#logits, 0, tokens * vocabularySize);
+      target.set(logits, (row - first) * vocabularySize);
+    }
+  }
+}
