@@ -4,6 +4,7 @@
  */
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend, Buffer } from "../compute/backend.js";
+import type { Linear } from "../compute/linear.js";
 import type { Rope } from "./rope.js";
 import type { LayerWeights } from "./weights.js";
 import type { LayerCache, Workspace } from "./workspace.js";
@@ -35,47 +36,88 @@ export function forwardLayer(
   workspace: Workspace,
   { hidden, cache, tokens, position, rope, tap }: ForwardLayerOptions,
 ): void {
-  const { hiddenSize, heads, kvHeads, headSize, rmsNormEpsilon: epsilon } = config;
-  const { normed, query, key, value, attended, projected, gate, up } = workspace;
-  if (tokens > workspace.maxTokens)
-    throw new RangeError(`${tokens} tokens for a workspace of ${workspace.maxTokens}`);
+  const run = new LayerSteps(backend, config, workspace, tokens);
+  run.normalise(hidden, layer.inputNorm);
+  tap?.("qkv", workspace.normed, tokens);
+  run.attend(layer, cache, position, rope);
+  tap?.("o", workspace.attended, tokens);
+  run.addProjected(layer.o, workspace.attended, hidden);
+  run.normalise(hidden, layer.postAttentionNorm);
+  tap?.("gateUp", workspace.normed, tokens);
+  run.activate(layer);
+  tap?.("down", workspace.gate, tokens);
+  run.addProjected(layer.down, workspace.gate, hidden);
+}
 
-  backend.rmsNorm(hidden, layer.inputNorm, normed, tokens, hiddenSize, epsilon);
-  tap?.("qkv", normed, tokens);
-  layer.q.forward(normed, query, tokens);
-  layer.k.forward(normed, key, tokens);
-  layer.v.forward(normed, value, tokens);
-  if (layer.qNorm) backend.rmsNorm(query, layer.qNorm, query, tokens * heads, headSize, epsilon);
-  if (layer.kNorm) backend.rmsNorm(key, layer.kNorm, key, tokens * kvHeads, headSize, epsilon);
-  const turn = { ...rope, tokens, position, headSize };
-  backend.rope({ ...turn, x: query, heads });
-  backend.rope({ ...turn, x: key, heads: kvHeads });
-  const keyColumns = kvHeads * headSize;
-  backend.copy(key, 0, cache.keys, position * keyColumns, tokens * keyColumns);
-  backend.copy(value, 0, cache.values, position * keyColumns, tokens * keyColumns);
-  backend.attention({
-    query,
-    keys: cache.keys,
-    values: cache.values,
-    y: attended,
-    tokens,
-    position,
-    heads,
-    kvHeads,
-    headSize,
-    scale: 1 / Math.sqrt(headSize),
-    window: config.slidingWindow,
-  });
-  tap?.("o", attended, tokens);
-  layer.o.forward(attended, projected, tokens);
-  backend.add(hidden, projected, tokens * hiddenSize);
+/**
+ * The steps of a layer between its matrices' inputs, each from workspace to workspace. Sequential
+ * compression runs them one at a time, since a layer's matrices are coded between them.
+ */
+export class LayerSteps {
+  constructor(
+    readonly backend: Backend,
+    readonly config: ModelConfig,
+    readonly workspace: Workspace,
+    readonly tokens: number,
+  ) {
+    if (tokens > workspace.maxTokens)
+      throw new RangeError(`${tokens} tokens for a workspace of ${workspace.maxTokens}`);
+  }
 
-  backend.rmsNorm(hidden, layer.postAttentionNorm, normed, tokens, hiddenSize, epsilon);
-  tap?.("gateUp", normed, tokens);
-  layer.gate.forward(normed, gate, tokens);
-  layer.up.forward(normed, up, tokens);
-  backend.siluMultiply(gate, up, tokens * config.intermediateSize);
-  tap?.("down", gate, tokens);
-  layer.down.forward(gate, projected, tokens);
-  backend.add(hidden, projected, tokens * hiddenSize);
+  /** normed = RMSNorm(hidden) */
+  normalise(hidden: Buffer, norm: Buffer): void {
+    const { hiddenSize, rmsNormEpsilon } = this.config;
+    this.backend.rmsNorm(hidden, norm, this.workspace.normed, this.tokens, hiddenSize, rmsNormEpsilon);
+  }
+
+  /** attended = attention over the cache of the queries, keys and values of `normed`. */
+  attend(
+    layer: Pick<LayerWeights, "q" | "k" | "v" | "qNorm" | "kNorm">,
+    cache: LayerCache,
+    position: number,
+    rope: Rope,
+  ): void {
+    const { backend, tokens } = this;
+    const { heads, kvHeads, headSize, rmsNormEpsilon: epsilon } = this.config;
+    const { normed, query, key, value, attended } = this.workspace;
+    layer.q.forward(normed, query, tokens);
+    layer.k.forward(normed, key, tokens);
+    layer.v.forward(normed, value, tokens);
+    if (layer.qNorm) backend.rmsNorm(query, layer.qNorm, query, tokens * heads, headSize, epsilon);
+    if (layer.kNorm) backend.rmsNorm(key, layer.kNorm, key, tokens * kvHeads, headSize, epsilon);
+    const turn = { ...rope, tokens, position, headSize };
+    backend.rope({ ...turn, x: query, heads });
+    backend.rope({ ...turn, x: key, heads: kvHeads });
+    const keyColumns = kvHeads * headSize;
+    backend.copy(key, 0, cache.keys, position * keyColumns, tokens * keyColumns);
+    backend.copy(value, 0, cache.values, position * keyColumns, tokens * keyColumns);
+    backend.attention({
+      query,
+      keys: cache.keys,
+      values: cache.values,
+      y: attended,
+      tokens,
+      position,
+      heads,
+      kvHeads,
+      headSize,
+      scale: 1 / Math.sqrt(headSize),
+      window: this.config.slidingWindow,
+    });
+  }
+
+  /** gate = silu(gate(normed)) * up(normed) */
+  activate(layer: Pick<LayerWeights, "gate" | "up">): void {
+    const { normed, gate, up } = this.workspace;
+    layer.gate.forward(normed, gate, this.tokens);
+    layer.up.forward(normed, up, this.tokens);
+    this.backend.siluMultiply(gate, up, this.tokens * this.config.intermediateSize);
+  }
+
+  /** hidden += linear(x) */
+  addProjected(linear: Linear, x: Buffer, hidden: Buffer): void {
+    const { projected } = this.workspace;
+    linear.forward(x, projected, this.tokens);
+    this.backend.add(hidden, projected, this.tokens * this.config.hiddenSize);
+  }
 }
