@@ -1,0 +1,73 @@
+/**
+ * How far a model's predictions are from a reference model's: Kullback-Leibler divergence
+ * KL(reference || model) of the next-token distributions in nats, position by position, and how often both
+ * have the same most likely token.
+ */
+
+/** One position of both models. */
+export interface RowComparison {
+  /** KL(reference || model) in nats, at least 0. */
+  readonly divergence: number;
+  readonly sameTop: boolean;
+  /** log-sum-exp of each row, so that a token's log-likelihood is its logit minus this. */
+  readonly referenceLogSum: number;
+  readonly modelLogSum: number;
+}
+
+/** Compares two rows of logits of one length, in float64. */
+export function compareRows(reference: Float32Array, model: Float32Array): RowComparison {
+  let referenceTop = 0;
+  let modelTop = 0;
+  for (let i = 1; i < reference.length; i++) {
+    if (reference[i] > reference[referenceTop]) referenceTop = i;
+    if (model[i] > model[modelTop]) modelTop = i;
+  }
+  const referenceMax = reference[referenceTop];
+  const modelMax = model[modelTop];
+  let referenceSum = 0;
+  let modelSum = 0;
+  let weighted = 0;
+  for (let i = 0; i < reference.length; i++) {
+    const r = reference[i] - referenceMax;
+    const m = model[i] - modelMax;
+    const p = Math.exp(r);
+    referenceSum += p;
+    modelSum += Math.exp(m);
+    weighted += p * (r - m);
+  }
+  // sum p (log p - log q) with p = exp(r) / R and q = exp(m) / M; rounding may take it below 0 by 1e-16.
+  const divergence = weighted / referenceSum - Math.log(referenceSum) + Math.log(modelSum);
+  return {
+    divergence: Math.max(0, divergence),
+    sameTop: referenceTop === modelTop,
+    referenceLogSum: referenceMax + Math.log(referenceSum),
+    modelLogSum: modelMax + Math.log(modelSum),
+  };
+}
+
+export interface DivergenceSummary {
+  /** Nats. */
+  readonly mean: number;
+  readonly median: number;
+  readonly p99: number;
+}
+
+/** Summary of the divergences of at least one position; the array is sorted in place. */
+export function summarise(divergences: Float64Array): DivergenceSummary {
+  divergences.sort();
+  let sum = 0;
+  for (const d of divergences) sum += d;
+  return {
+    mean: sum / divergences.length,
+    median: quantile(divergences, 0.5),
+    p99: quantile(divergences, 0.99),
+  };
+}
+
+/** Linear interpolation between the two nearest order statistics. */
+function quantile(sorted: Float64Array, q: number): number {
+  const at = q * (sorted.length - 1);
+  const below = Math.floor(at);
+  const above = Math.min(below + 1, sorted.length - 1);
+  return sorted[below] + (at - below) * (sorted[above] - sorted[below]);
+}

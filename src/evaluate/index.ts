@@ -1,0 +1,3 @@
+/** What `pocketllm/evaluate` exports. */
+export type { DivergenceSummary } from "./divergence.js";
+export { type EvaluateOptions, type Evaluation, evaluate } from "./evaluate.js";
