@@ -1,0 +1,187 @@
+/**
+ * Text generation: prompt in, an async stream of tokens and text out. Knows nothing of chat templates or of
+ * terminals.
+ */
+import { InputError, UsageError } from "../errors.js";
+import type { LanguageModel } from "./model.js";
+import { PrefixCache } from "./prefix-cache.js";
+import { Sampler, type SamplingOptions } from "./sampling.js";
+import { StopMatcher } from "./stop.js";
+
+/** Prompt tokens run between two looks at `signal`. The transformer's own chunk, so nothing is lost. */
+const PREFILL_CHUNK = 512;
+
+export interface GenerateOptions extends SamplingOptions {
+  /** Tokens to generate at most. Default: until the context is full. */
+  readonly maxTokens?: number | undefined;
+  /** Longest sequence, prompt and answer; default and upper limit: the model's context length. */
+  readonly contextLength?: number | undefined;
+  /** Strings that end the text; they are not part of it. */
+  readonly stop?: readonly string[];
+  /** Ends the stream with finishReason "abort", once the chunk or token being computed is done. */
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * KV cache of earlier calls with the same model, whose common prefix is reused; it stays open. Default: a
+   * cache of its own, as large as needed.
+   */
+  readonly cache?: PrefixCache;
+  /**
+   * Whether the answer is a text of its own (a chat turn), whose first word has no leading space, or
+   * continues the prompt (default).
+   */
+  readonly answer?: boolean;
+}
+
+export type FinishReason = "stop" | "length" | "abort";
+
+/** One generated token. The texts of all events joined are the generated text. */
+export interface TokenEvent {
+  readonly type: "token";
+  readonly id: number;
+  /** Text that has become certain: empty while a character or a possible stop string is incomplete. */
+  readonly text: string;
+  /** Natural log of the model's probability of the token, or null where `logprobs` is off. */
+  readonly logprob: number | null;
+}
+
+/** The last event of every stream. */
+export interface EndEvent {
+  readonly type: "end";
+  /** Text that was held back, now that nothing follows. */
+  readonly text: string;
+  /** "stop": an end-of-text token or a stop string; "length": maxTokens or the context is used up. */
+  readonly finishReason: FinishReason;
+  readonly promptTokens: number;
+  /** Of the prompt, taken from `cache` instead of computed. */
+  readonly reusedTokens: number;
+  /** Generated tokens, the end-of-text token not counted. */
+  readonly tokens: number;
+  /** From the start to the first token's logits. */
+  readonly prefillSeconds: number;
+  /** Computing and choosing all later tokens; what the caller does between events is not counted. */
+  readonly decodeSeconds: number;
+  /** Prompt tokens computed per second, and tokens per second after the first; null where none were. */
+  readonly prefillTokensPerSecond: number | null;
+  readonly decodeTokensPerSecond: number | null;
+}
+
+export type GenerateEvent = TokenEvent | EndEvent;
+
+/**
+ * Generates from `prompt`: text, encoded with the special tokens that the tokenizer adds, or token ids as
+ * they are. Throws InputError before any work for an empty prompt or one that leaves no room for `maxTokens`
+ * in the context, UsageError for options out of range.
+ */
+export async function* generate(
+  model: LanguageModel,
+  prompt: string | readonly number[],
+  options: GenerateOptions = {},
+): AsyncGenerator<GenerateEvent, void> {
+  const { signal, stop = [], answer = false } = options;
+  const ids = typeof prompt === "string" ? model.tokenizer.encode(prompt) : [...prompt];
+  const sampler = new Sampler(options);
+  const maxTokens = roomForAnswer(model, ids.length, options);
+  const endIds = endTokenIds(model);
+  const detokenizer = model.tokenizer.createDetokenizer({ startOfText: answer });
+  const matcher = new StopMatcher(stop);
+  const cache = options.cache ?? new PrefixCache(model.createSession(ids.length + maxTokens));
+  sampler.observe(ids);
+  try {
+    const start = performance.now();
+    const reusedTokens = cache.keepPrefix(ids);
+    let logits = await run(cache, ids.slice(reusedTokens), signal);
+    const prefillEnd = performance.now();
+    const prefilled = logits ? ids.length - reusedTokens : 0;
+
+    let finishReason: FinishReason = "abort";
+    let tokens = 0;
+    let decoded = 0;
+    let idle = 0;
+    while (logits) {
+      const { id, logprob } = sampler.next(logits);
+      if (endIds.has(id)) {
+        finishReason = "stop";
+        break;
+      }
+      tokens++;
+      const { text, stopped } = matcher.push(detokenizer.push(id));
+      const yielded = performance.now();
+      yield { type: "token", id, text, logprob };
+      idle += performance.now() - yielded;
+      if (stopped || tokens === maxTokens) {
+        finishReason = stopped ? "stop" : "length";
+        break;
+      }
+      logits = await run(cache, [id], signal);
+      if (logits) decoded++;
+    }
+    const prefillSeconds = (prefillEnd - start) / 1000;
+    const decodeSeconds = (performance.now() - prefillEnd - idle) / 1000;
+    yield {
+      type: "end",
+      text: matcher.finish(detokenizer.flush()),
+      finishReason,
+      promptTokens: ids.length,
+      reusedTokens,
+      tokens,
+      prefillSeconds,
+      decodeSeconds,
+      prefillTokensPerSecond: rate(prefilled, prefillSeconds),
+      decodeTokensPerSecond: rate(decoded, decodeSeconds),
+    };
+  } finally {
+    if (!options.cache) cache.free();
+  }
+}
+
+/** Appends `ids` to the cache in chunks; the logits after the last one, or null once the signal is aborted. */
+async function run(
+  cache: PrefixCache,
+  ids: readonly number[],
+  signal: AbortSignal | undefined,
+): Promise<Float32Array | null> {
+  let logits: Float32Array | null = null;
+  for (let i = 0; i < ids.length && !signal?.aborted; i += PREFILL_CHUNK) {
+    logits = await cache.forward(ids.slice(i, i + PREFILL_CHUNK));
+  }
+  return signal?.aborted ? null : logits;
+}
+
+/** How many tokens may be generated after a prompt of this length. */
+function roomForAnswer(model: LanguageModel, promptTokens: number, options: GenerateOptions): number {
+  const { maxTokens, contextLength = model.contextLength, cache } = options;
+  if (!Number.isSafeInteger(contextLength) || contextLength < 1 || contextLength > model.contextLength) {
+    throw new UsageError(
+      `a context of ${contextLength} tokens is not possible: the model's is 1 to ${model.contextLength}`,
+    );
+  }
+  if (maxTokens !== undefined && (!Number.isSafeInteger(maxTokens) || maxTokens < 1)) {
+    throw new UsageError(`the number of new tokens must be a whole number of at least 1, not ${maxTokens}`);
+  }
+  if (promptTokens === 0) throw new InputError("the prompt is empty: give the model at least one token");
+  const limit = Math.min(contextLength, cache?.capacity ?? contextLength);
+  const room = limit - promptTokens;
+  if (room < 1) {
+    throw new InputError(
+      `the prompt has ${promptTokens} tokens and the context holds ${limit}: shorten the prompt`,
+    );
+  }
+  if (maxTokens !== undefined && maxTokens > room) {
+    throw new InputError(
+      `a prompt of ${promptTokens} tokens and ${maxTokens} new ones exceed the context of ${limit}: ` +
+        `shorten the prompt or ask for at most ${room} new tokens`,
+    );
+  }
+  return maxTokens ?? room;
+}
+
+/** Every token that ends a text: the configuration's and the tokenizer's. */
+function endTokenIds(model: LanguageModel): ReadonlySet<number> {
+  const ids = new Set(model.config.eosTokenIds);
+  if (model.tokenizer.eosTokenId !== null) ids.add(model.tokenizer.eosTokenId);
+  return ids;
+}
+
+function rate(count: number, seconds: number): number | null {
+  return count > 0 && seconds > 0 ? count / seconds : null;
+}
