@@ -9,6 +9,10 @@ export interface ChatMessage {
   readonly content: string;
 }
 
+/** Said by whatever needs a conversation from a model that was not made for one. */
+export const NO_CHAT_TEMPLATE =
+  "the model has no chat template: it completes text (pocketllm generate) and cannot hold a conversation";
+
 /** What templates may refer to besides the messages. */
 export interface ChatTemplateTokens {
   readonly bosToken: string | null;

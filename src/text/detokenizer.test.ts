@@ -54,7 +54,7 @@ for (const [name, files] of candidates) {
     const text = " the naïve ЖЖ 漢字 👩‍👧 end";
     const ids = tokenizer.encode(text, { addSpecialTokens: false });
     const parts = stream(tokenizer, ids, true);
-    for (const part of parts) assert.ok(!part.includes("\uFFFD") && part.isWellFormed(), part);
+    for (const part of parts) assert.ok(!part.includes("\uFFFD") && !/\p{Surrogate}/u.test(part), part);
     assert.equal(parts.join(""), tokenizer.decode(ids));
   });
 }

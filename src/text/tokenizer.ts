@@ -5,7 +5,7 @@
  */
 import type { TokenizerFiles } from "../checkpoint/checkpoint.js";
 import { InputError } from "../errors.js";
-import { type ChatMessage, findChatTemplate, renderChatTemplate } from "./chat-template.js";
+import { type ChatMessage, findChatTemplate, NO_CHAT_TEMPLATE, renderChatTemplate } from "./chat-template.js";
 import {
   createDetokenizer,
   type Detokenizer,
@@ -106,11 +106,7 @@ export function createTokenizer(files: TokenizerFiles): Tokenizer {
     tokenId,
     token: (id) => model.vocab[id] ?? null,
     applyChatTemplate(messages, { addGenerationPrompt = true } = {}) {
-      if (chatTemplate === null) {
-        throw new InputError(
-          "the model has no chat template: it completes text (pocketllm generate) and cannot hold a conversation",
-        );
-      }
+      if (chatTemplate === null) throw new InputError(NO_CHAT_TEMPLATE);
       return renderChatTemplate(chatTemplate, messages, { bosToken, eosToken }, addGenerationPrompt);
     },
   };

@@ -1,0 +1,97 @@
+/**
+ * A conversation with a model: the list of messages, the model's chat template, and one KV cache that is
+ * kept across turns, so that a turn computes only what is new.
+ */
+import { InputError } from "../errors.js";
+import { type ChatMessage, NO_CHAT_TEMPLATE } from "../text/chat-template.js";
+import { type GenerateEvent, type GenerateOptions, generate } from "./generate.js";
+import type { LanguageModel } from "./model.js";
+import { PrefixCache } from "./prefix-cache.js";
+
+/**
+ * `maxTokens` is per answer (default: until the context is full), `contextLength` what the whole conversation
+ * may hold (default: the model's; the KV cache of that many tokens is allocated at once).
+ */
+export interface ChatOptions extends Omit<GenerateOptions, "cache" | "answer" | "signal"> {
+  /** The system message. Default: none, or the template's own. */
+  readonly system?: string | undefined;
+}
+
+export class ChatSession {
+  readonly #model: LanguageModel;
+  readonly #options: ChatOptions;
+  readonly #cache: PrefixCache;
+  #system: string | null;
+  #turns: readonly ChatMessage[] = [];
+
+  /** InputError when the model has no chat template, or memory does not suffice for the context. */
+  constructor(model: LanguageModel, options: ChatOptions = {}) {
+    if (model.tokenizer.chatTemplate === null) throw new InputError(NO_CHAT_TEMPLATE);
+    this.#model = model;
+    this.#options = options;
+    this.#system = options.system ?? null;
+    this.#cache = new PrefixCache(model.createSession(options.contextLength ?? model.contextLength));
+  }
+
+  /** The conversation so far, the system message first if there is one. */
+  get messages(): readonly ChatMessage[] {
+    const system: ChatMessage[] = this.#system === null ? [] : [{ role: "system", content: this.#system }];
+    return [...system, ...this.#turns];
+  }
+
+  /**
+   * Asks and streams the answer. Question and answer become part of the conversation with the "end" event,
+   * also when `signal` cut the answer short; if this throws, or is left before its end, the conversation
+   * stays as it was. InputError when the conversation no longer fits the context.
+   */
+  async *send(
+    content: string,
+    { signal }: { readonly signal?: AbortSignal } = {},
+  ): AsyncGenerator<GenerateEvent, void> {
+    const { tokenizer } = this.#model;
+    const question: ChatMessage = { role: "user", content };
+    const text = tokenizer.applyChatTemplate([...this.messages, question]);
+    // The template writes BOS itself where the model wants one.
+    const ids = tokenizer.encode(text, { addSpecialTokens: false });
+    const room = this.#cache.capacity - ids.length;
+    if (room < 1) {
+      throw new InputError(
+        `the conversation has ${ids.length} tokens and the context holds ${this.#cache.capacity}: ` +
+          "start a new one, or allow a longer context",
+      );
+    }
+    const { maxTokens = room, seed = 0 } = this.#options;
+    const events = generate(this.#model, ids, {
+      ...this.#options,
+      maxTokens: Math.min(maxTokens, room),
+      // Every turn draws anew, and a conversation repeats with its seed.
+      seed: seed + this.#turns.length,
+      cache: this.#cache,
+      answer: true,
+      signal,
+    });
+    let answer = "";
+    for await (const event of events) {
+      answer += event.text;
+      if (event.type === "end") {
+        this.#turns = [...this.#turns, question, { role: "assistant", content: answer }];
+      }
+      yield event;
+    }
+  }
+
+  /** Forgets the turns; the system message stays. */
+  reset(): void {
+    this.#turns = [];
+  }
+
+  /** Replaces the system message, null for none; the turns stay. */
+  setSystem(system: string | null): void {
+    this.#system = system;
+  }
+
+  /** Gives the KV cache's memory back. */
+  close(): void {
+    this.#cache.free();
+  }
+}
