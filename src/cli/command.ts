@@ -13,6 +13,8 @@ export interface CommandContext {
   readonly onProgress: OnProgress;
   /** A line for a person: stdout, or stderr when `--json` keeps stdout for the one object. */
   print(line: string): void;
+  /** The same without the line's end: text that is shown as it comes. */
+  write(text: string): void;
   /** A log line: always stderr. */
   log(line: string): void;
 }
@@ -43,16 +45,18 @@ export function defineCommand<Options>(
       process.on("SIGINT", onSignal);
       process.on("SIGTERM", onSignal);
       const progress = createProgress();
-      const line = (stream: NodeJS.WriteStream) => (text: string) => {
+      const writer = (stream: NodeJS.WriteStream, end: string) => (text: string) => {
         progress.pause();
-        stream.write(`${text}\n`);
+        stream.write(text + end);
       };
+      const shown = json ? process.stderr : process.stdout;
       const context: CommandContext = {
         json,
         signal: abort.signal,
         onProgress: progress.update,
-        print: line(json ? process.stderr : process.stdout),
-        log: line(process.stderr),
+        print: writer(shown, "\n"),
+        write: writer(shown, ""),
+        log: writer(process.stderr, "\n"),
       };
       try {
         const result = await run(context, self.args, options);

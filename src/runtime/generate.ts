@@ -3,6 +3,7 @@
  * terminals.
  */
 import { InputError, UsageError } from "../errors.js";
+import { eventLoopTurn } from "./event-loop.js";
 import type { LanguageModel } from "./model.js";
 import { PrefixCache } from "./prefix-cache.js";
 import { Sampler, type SamplingOptions } from "./sampling.js";
@@ -141,7 +142,9 @@ async function run(
   signal: AbortSignal | undefined,
 ): Promise<Float32Array | null> {
   let logits: Float32Array | null = null;
-  for (let i = 0; i < ids.length && !signal?.aborted; i += PREFILL_CHUNK) {
+  for (let i = 0; i < ids.length; i += PREFILL_CHUNK) {
+    await eventLoopTurn();
+    if (signal?.aborted) return null;
     logits = await cache.forward(ids.slice(i, i + PREFILL_CHUNK));
   }
   return signal?.aborted ? null : logits;
