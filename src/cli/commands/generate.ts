@@ -1,0 +1,53 @@
+/** `pocketllm generate`: completes a text, shown as it comes. */
+import type { Command } from "commander";
+import { type EndEvent, generate } from "../../runtime/generate.js";
+import { loadModel } from "../../runtime/load.js";
+import { defineCommand } from "../command.js";
+import { addGenerationOptions, type GenerationFlags, generationOptions } from "../generation-options.js";
+
+interface Flags extends GenerationFlags {
+  readonly prompt: string;
+}
+
+export function registerGenerate(program: Command): void {
+  const command = program
+    .command("generate")
+    .description("Completes a text. The speed of prompt and new tokens is printed on stderr.")
+    .argument("<model>", "Hugging Face folder, .gguf file, PocketLLM folder, or hub id")
+    .requiredOption("--prompt <text>", "the text to continue");
+  addGenerationOptions(command, 64);
+  defineCommand<Flags>(
+    command,
+    'pocketllm generate ./smollm2-10x --prompt "The capital of France is" --max-tokens 24',
+    async (context, [source], flags) => {
+      const { threads, context: contextLength } = flags;
+      const { signal, onProgress } = context;
+      const model = await loadModel(source, { threads, context: contextLength, signal, onProgress });
+      try {
+        let text = "";
+        let end: EndEvent | undefined;
+        for await (const event of generate(model, flags.prompt, { ...generationOptions(flags), signal })) {
+          text += event.text;
+          context.write(event.text);
+          if (event.type === "end") end = event;
+        }
+        context.print("");
+        signal.throwIfAborted();
+        if (!end) throw new Error("generation ended without its last event");
+        context.log(speedLine(end));
+        const { tokens, promptTokens, finishReason, prefillTokensPerSecond, decodeTokensPerSecond } = end;
+        return { text, tokens, promptTokens, finishReason, prefillTokensPerSecond, decodeTokensPerSecond };
+      } finally {
+        await model.close();
+      }
+    },
+  );
+}
+
+function speedLine(end: EndEvent): string {
+  const speed = (value: number | null) => (value === null ? "" : ` at ${value.toFixed(1)} tokens/s`);
+  return (
+    `prompt: ${end.promptTokens} tokens${speed(end.prefillTokensPerSecond)}; ` +
+    `answer: ${end.tokens} tokens${speed(end.decodeTokensPerSecond)}`
+  );
+}
