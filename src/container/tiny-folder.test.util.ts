@@ -1,0 +1,152 @@
+/** A PocketLLM folder of a tiny made-up model, the same bytes every time, for the tests of this room. */
+import type { CodedMatrix, StoredTensor } from "../codec/coded.js";
+import type { DType } from "../tensor/dtype.js";
+import { sha256 } from "./disk.js";
+import type { CodedLayer } from "./layer.js";
+import type { Provenance } from "./manifest.js";
+import { FolderWriter } from "./writer.js";
+
+/** A llama of 2 layers with an untied head. */
+export const TINY_CONFIG: Readonly<Record<string, unknown>> = {
+  architectures: ["LlamaForCausalLM"],
+  model_type: "llama",
+  vocab_size: 32,
+  hidden_size: 16,
+  intermediate_size: 24,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  max_position_embeddings: 64,
+  tie_word_embeddings: false,
+  bos_token_id: 1,
+  eos_token_id: 2,
+};
+
+export const TINY_FINGERPRINT = sha256("tiny");
+
+export const TINY_PROVENANCE: Provenance = {
+  tool: "pocketllm",
+  toolVersion: "0.0.0",
+  options: { target: "10x", seed: 0 },
+  source: { format: "huggingface", sha256: sha256("source") },
+  calibration: [{ name: "wiki.txt", bytes: 3, sha256: sha256("abc") }],
+};
+
+/** Name and [rows, columns] of every matrix. */
+const MATRICES: readonly (readonly [name: string, rows: number, columns: number])[] = [
+  ["model.embed_tokens", 32, 16],
+  ...[0, 1].flatMap((layer) =>
+    (
+      [
+        ["self_attn.q_proj", 16, 16],
+        ["self_attn.k_proj", 8, 16],
+        ["self_attn.v_proj", 8, 16],
+        ["self_attn.o_proj", 16, 16],
+        ["mlp.gate_proj", 24, 16],
+        ["mlp.up_proj", 24, 16],
+        ["mlp.down_proj", 16, 24],
+      ] as const
+    ).map(([part, rows, columns]) => [`model.layers.${layer}.${part}`, rows, columns] as const),
+  ),
+  ["lm_head", 32, 16],
+];
+
+/** A matrix that stays dense, so that every kind of tensor is there. */
+const DENSE = "model.layers.1.mlp.down_proj";
+
+const NORMS = [
+  "model.layers.0.input_layernorm.weight",
+  "model.layers.0.post_attention_layernorm.weight",
+  "model.layers.1.input_layernorm.weight",
+  "model.layers.1.post_attention_layernorm.weight",
+  "model.norm.weight",
+];
+
+/** Numbers in [0, 1) that follow from a name. */
+function randomFrom(name: string): () => number {
+  let state = Number.parseInt(sha256(name).slice(0, 8), 16);
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+export function stored(name: string, dtype: DType, shape: readonly number[], bytes: number): StoredTensor {
+  const random = randomFrom(name);
+  return { dtype, shape, data: Uint8Array.from({ length: bytes }, () => 256 * random()) };
+}
+
+/** Bytes that no decoder has made, in the form of a coded matrix. */
+export function syntheticMatrix(name: string, rows: number, columns: number): CodedMatrix {
+  return {
+    method: "trellis",
+    rows,
+    columns,
+    parameters: { codeBits: 4, widths: [2], interleave: 1, tailBiting: true, rotation: null },
+    tensors: new Map([
+      ["codes", stored(`${name}.codes`, "U8", [rows * columns * 0.25], rows * columns * 0.25)],
+      ["tables", stored(`${name}.tables`, "F16", [64], 128)],
+      ["scales", stored(`${name}.scales`, "F16", [rows], 2 * rows)],
+    ]),
+  };
+}
+
+export function tinyLayer(name: string, rows: number, columns: number): CodedLayer {
+  if (name !== "lm_head") return syntheticMatrix(name, rows, columns);
+  const tiers = [
+    { rows: [0, 8] as const, matrix: syntheticMatrix(`${name}.0`, 8, columns) },
+    { rows: [8, rows] as const, matrix: syntheticMatrix(`${name}.1`, rows - 8, columns) },
+  ];
+  return { rows, columns, tiers };
+}
+
+export function tinyValues(name: string, length: number): Float32Array {
+  const random = randomFrom(name);
+  return Float32Array.from({ length }, () => random() - 0.5);
+}
+
+export interface TinyOptions {
+  readonly out: string;
+  readonly resume?: boolean;
+  readonly fingerprint?: string;
+  readonly shardBytes?: number;
+}
+
+/** Writes what is not in the journal yet and finishes, like a run of `compress`. */
+export async function writeTinyFolder(options: TinyOptions): Promise<void> {
+  const { out, resume = false, fingerprint = TINY_FINGERPRINT, shardBytes } = options;
+  const writer = await FolderWriter.open(out, { resume, fingerprint });
+  const order: string[] = [];
+  for (const [name, rows, columns] of MATRICES) {
+    if (name === DENSE) {
+      const tensor = `${name}.weight`;
+      if (!writer.has(tensor))
+        await writer.putPlain(tensor, tinyValues(name, rows * columns), [rows, columns]);
+      order.push(tensor);
+      continue;
+    }
+    if (!writer.has(name)) {
+      await writer.putNote(`${name}.errors`, { relative: rows / (columns * 1000) });
+      await writer.putCoded(name, tinyLayer(name, rows, columns));
+    }
+    order.push(name);
+  }
+  for (const name of NORMS) {
+    if (!writer.has(name)) await writer.putPlain(name, tinyValues(name, 16), [16]);
+    order.push(name);
+  }
+  const errors = Object.fromEntries(
+    MATRICES.filter(([name]) => name !== DENSE).map(([name]) => [
+      name,
+      writer.getNote(`${name}.errors`) ?? null,
+    ]),
+  );
+  await writer.finish({
+    config: TINY_CONFIG,
+    tokenizerFiles: { tokenizer: { version: "1.0", model: { type: "BPE" } }, config: { bos_token: "<s>" } },
+    generationConfig: { eos_token_id: [2, 3] },
+    provenance: { ...TINY_PROVENANCE, measured: { errors } },
+    order,
+    ...(shardBytes === undefined ? {} : { shardBytes }),
+  });
+}
