@@ -3,7 +3,7 @@
  * blocks of 32 or 256 weights with shared scales. Scale times quant is exact in f64, and one rounding to f32
  * follows, as in ggml itself. Decoding only: this project has a codec of its own for encoding.
  */
-import { bf16ToNumber, f16ToNumber } from "../tensor/dtype.js";
+import { bytesToF32, type DType, f16ToNumber } from "../tensor/dtype.js";
 
 interface BlockFormat {
   /** Weights in a block. */
@@ -11,21 +11,14 @@ interface BlockFormat {
   /** Bytes of a block. */
   readonly bytes: number;
   /** Writes the block at byte `at` to `out` from element `to`. */
-  decode(view: DataView, at: number, out: Float32Array, to: number): void;
+  readonly decode?: (view: DataView, at: number, out: Float32Array, to: number) => void;
 }
 
-/** Formats that can be read, by ggml's name. */
+/** Formats that can be read, by ggml's name. The first three are plain arrays of floats. */
 export const BLOCK_FORMATS: ReadonlyMap<string, BlockFormat> = new Map<string, BlockFormat>([
-  ["F32", { weights: 1, bytes: 4, decode: (view, at, out, to) => (out[to] = view.getFloat32(at, true)) }],
-  ["F16", { weights: 1, bytes: 2, decode: (view, at, out, to) => (out[to] = half(view, at)) }],
-  [
-    "BF16",
-    {
-      weights: 1,
-      bytes: 2,
-      decode: (view, at, out, to) => (out[to] = bf16ToNumber(view.getUint16(at, true))),
-    },
-  ],
+  ["F32", { weights: 1, bytes: 4 }],
+  ["F16", { weights: 1, bytes: 2 }],
+  ["BF16", { weights: 1, bytes: 2 }],
   ["Q8_0", { weights: 32, bytes: 34, decode: decodeQ8_0 }],
   [
     "Q4_0",
@@ -63,13 +56,18 @@ export const BLOCK_FORMATS: ReadonlyMap<string, BlockFormat> = new Map<string, B
   ["Q6_K", { weights: 256, bytes: 210, decode: decodeQ6_K }],
 ]);
 
-/** Decodes `bytes`, a whole number of blocks of `format` (a key of BLOCK_FORMATS), into `out`. */
+/** Decodes `bytes`, a whole number of blocks of `format` (a key of BLOCK_FORMATS), into the start of `out`. */
 export function decodeBlocks(bytes: Uint8Array, format: string, out: Float32Array): void {
   const block = BLOCK_FORMATS.get(format);
   if (!block) throw new RangeError(`decodeBlocks: ${format}`);
+  const { decode } = block;
+  if (!decode) {
+    bytesToF32(bytes, format as DType, out);
+    return;
+  }
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   for (let at = 0, to = 0; at < bytes.byteLength; at += block.bytes, to += block.weights)
-    block.decode(view, at, out, to);
+    decode(view, at, out, to);
 }
 
 function half(view: DataView, at: number): number {

@@ -52,7 +52,7 @@ export class MetadataReader {
     if (value === undefined) return undefined;
     if (typeof value !== type)
       this.fail(
-        `the metadata key ${quote(key)} is ${Array.isArray(value) ? "an array" : String(value)}, expected ${expected}`,
+        `the metadata key ${quote(key)} is ${Array.isArray(value) ? "an array" : typeof value === "string" ? quote(value) : String(value)}, expected ${expected}`,
       );
     return value;
   }

@@ -1,12 +1,15 @@
 /**
  * JSON of files that nobody vouches for: size is bounded before parsing, duplicate keys are refused (parsers
- * differ in which one they keep, so two readers would see two models), and what is an object is checked.
+ * differ in which one they keep, so two readers would see two models), and so is deep nesting.
  */
 import { CorruptFileError } from "../errors.js";
 
+/** Real files nest about ten levels; readers that recurse would overflow their stack at some thousands. */
+const MAX_DEPTH = 64;
+
 export type JsonObject = Record<string, unknown>;
 
-/** `file` is named in messages. CorruptFileError when the bytes are not a JSON object in UTF-8 without duplicate keys. */
+/** `file` is named in messages. CorruptFileError when the bytes are not such a JSON object in UTF-8. */
 export function parseJsonObject(bytes: Uint8Array, file: string): JsonObject {
   let text: string;
   let value: unknown;
@@ -17,9 +20,7 @@ export function parseJsonObject(bytes: Uint8Array, file: string): JsonObject {
     throw new CorruptFileError(`${file}: is not valid JSON; get the file again`);
   }
   if (!isObject(value)) throw new CorruptFileError(`${file}: is not a JSON object`);
-  const duplicate = findDuplicateKey(text);
-  if (duplicate !== null)
-    throw new CorruptFileError(`${file}: the key ${quote(duplicate)} appears twice; get the file again`);
+  checkStructure(text, file);
   return value;
 }
 
@@ -27,33 +28,40 @@ export function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** A name from a file in a message: quoted, on one line, at most 80 characters. */
+/** A name from a file in a message: quoted, on one line, without control characters, at most 80 characters. */
 export function quote(name: string): string {
-  return JSON.stringify(name.length > 80 ? `${name.slice(0, 77)}...` : name);
+  const text = JSON.stringify(name.length > 80 ? `${name.slice(0, 77)}...` : name);
+  // JSON leaves these: DEL, the C1 controls (U+009B begins a terminal command) and the two line separators.
+  return text.replace(
+    /[\u007f-\u009f\u2028\u2029]/g,
+    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
 
-/** The first key that an object of `text` (valid JSON) has twice, or null. */
-function findDuplicateKey(text: string): string | null {
+/** Throws CorruptFileError when an object of `text` (valid JSON) has a key twice or brackets nest too deeply. */
+function checkStructure(text: string, file: string): void {
   // One entry for each open bracket: the keys seen so far, or null inside an array.
   const open: (Set<string> | null)[] = [];
   for (let i = 0; i < text.length; i++) {
     const c = text[i];
-    if (c === "{") open.push(new Set());
-    else if (c === "[") open.push(null);
-    else if (c === "}" || c === "]") open.pop();
-    else if (c === '"') {
+    if (c === "{" || c === "[") {
+      if (open.length === MAX_DEPTH)
+        throw new CorruptFileError(`${file}: is nested deeper than ${MAX_DEPTH} levels`);
+      open.push(c === "{" ? new Set() : null);
+    } else if (c === "}" || c === "]") {
+      open.pop();
+    } else if (c === '"') {
       const start = i++;
       while (text[i] !== '"') i += text[i] === "\\" ? 2 : 1;
       const keys = open.at(-1);
       // In an object a string is a key when a colon follows.
-      if (keys && nextSignificant(text, i + 1) === ":") {
-        const key = JSON.parse(text.slice(start, i + 1)) as string;
-        if (keys.has(key)) return key;
-        keys.add(key);
-      }
+      if (!keys || nextSignificant(text, i + 1) !== ":") continue;
+      const key = JSON.parse(text.slice(start, i + 1)) as string;
+      if (keys.has(key))
+        throw new CorruptFileError(`${file}: the key ${quote(key)} appears twice; get the file again`);
+      keys.add(key);
     }
   }
-  return null;
 }
 
 /** The first character at or after `from` that is not JSON white space. */
