@@ -1,3 +1,3 @@
-export function version(): i32 {
-  return 1;
-}
+export * from "./core";
+export * from "./encode/meta-nearest";
+export * from "./encode/meta-network";

@@ -1,0 +1,44 @@
+/**
+ * The `Platform` of browsers. The `new URL("literal", import.meta.url)` forms are what bundlers recognise:
+ * keep them literal.
+ */
+import type { Platform } from "./platform.js";
+
+const onMainThread = typeof document !== "undefined";
+
+export const platform: Platform = {
+  cores: () => navigator.hardwareConcurrency || 1,
+  canBlock: !onMainThread,
+  canShare: typeof SharedArrayBuffer !== "undefined" && globalThis.crossOriginIsolated,
+
+  async loadKernels(shared) {
+    const url = shared
+      ? new URL("../kernels.wasm", import.meta.url)
+      : new URL("../kernels.single.wasm", import.meta.url);
+    const response = await fetch(url);
+    if (!response.ok) throw new Error(`cannot load ${url}: HTTP ${response.status}`);
+    // Not compileStreaming: it refuses servers that do not send application/wasm.
+    return WebAssembly.compile(await response.arrayBuffer());
+  },
+
+  startWorker(start, onMessage, onError) {
+    const worker = new Worker(new URL("../worker.js", import.meta.url), { type: "module" });
+    worker.onmessage = (event) => onMessage(event.data);
+    worker.onerror = (event) => onError(new Error(`a compute worker failed: ${event.message}`));
+    worker.postMessage(start);
+    return {
+      keepAlive() {},
+      async terminate() {
+        worker.onmessage = null;
+        worker.onerror = null;
+        worker.terminate();
+      },
+    };
+  },
+
+  onWorkerStart(run) {
+    addEventListener("message", (event) => run(event.data, (message) => postMessage(message)), {
+      once: true,
+    });
+  },
+};
