@@ -1,0 +1,89 @@
+/** `pocketllm compress MODEL --out DIR`: a checkpoint becomes a PocketLLM folder. */
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { compress } from "../../compress/compress.js";
+import type { Method } from "../../compress/options.js";
+import { parseBits, parseTarget } from "../../compress/target.js";
+import { UsageError } from "../../errors.js";
+import { defineCommand, nonNegativeInteger, positiveInteger } from "../command.js";
+import { megabytes } from "../format.js";
+
+interface Options {
+  out: string;
+  target?: string;
+  bits?: string;
+  method: Method;
+  calibration?: string[];
+  calibrationTokens?: number;
+  dataFree?: boolean;
+  seed: number;
+  workers?: number;
+  resume?: boolean;
+}
+
+export function registerCompress(program: Command): void {
+  const command = program
+    .command("compress")
+    .description("compress a model into a PocketLLM folder")
+    .argument("<model>", "Hugging Face folder, .gguf file or llama2.c .bin file")
+    .requiredOption("--out <dir>", "folder to make; must not exist")
+    .option("--target <ratio>", "size wanted, as a ratio to the 16-bit file (default: 10x)")
+    .option("--bits <number>", "size wanted, as mean bits a weight; instead of --target")
+    .addOption(
+      new Option("--method <name>", "trellis, or meta (the paper's networks)")
+        .choices(["trellis", "meta"])
+        .default("trellis"),
+    )
+    .option("--calibration <file...>", "text, .jsonl or .json files that the model is compressed for")
+    .option(
+      "--calibration-tokens <number>",
+      "tokens of them to use at most (default: 32768)",
+      positiveInteger,
+    )
+    .option("--data-free", "compress without calibration text: faster, and much worse below 4 bits")
+    .option("--seed <number>", "seed of everything random", seed, 0)
+    .option(
+      "--workers <number>",
+      "threads (default: the cores, at most 8); no influence on the result",
+      positiveInteger,
+    )
+    .option("--resume", "go on with an interrupted run of the same model and options");
+  const example =
+    "pocketllm compress SmolLM2-135M.gguf --out smollm2-10x --target 10x --calibration wiki.txt c4.jsonl";
+  defineCommand<Options>(command, example, async (context, [source], options) => {
+    if (options.target !== undefined && options.bits !== undefined)
+      throw new UsageError("give either --target or --bits, not both");
+    if (options.calibration && options.dataFree)
+      throw new UsageError("give either --calibration or --data-free, not both");
+    if (!options.calibration && !options.dataFree && options.method === "trellis")
+      context.log(
+        "no --calibration text given: compressing without data, which costs much quality below 4 bits",
+      );
+    const report = await compress({
+      source,
+      out: options.out,
+      target: options.bits !== undefined ? parseBits(options.bits) : parseTarget(options.target ?? "10x"),
+      method: options.method,
+      calibration: options.calibration,
+      calibrationTokens: options.calibrationTokens,
+      seed: options.seed,
+      threads: options.workers,
+      resume: options.resume,
+      signal: context.signal,
+      onProgress: context.onProgress,
+    });
+    const peakBytes = 1024 * process.resourceUsage().maxRSS;
+    context.print(
+      `${options.out}: ${megabytes(report.weightBytes)} of weights, ${report.ratio.toFixed(2)}x smaller than ${megabytes(report.bytes16)} at 16 bits`,
+    );
+    context.print(
+      `${report.bitsPerWeight.toFixed(3)} bits a weight; ${Math.round(report.seconds)} s, ${megabytes(peakBytes)} of memory at most`,
+    );
+    return { out: options.out, ...report, peakBytes };
+  });
+}
+
+function seed(value: string): number {
+  const n = nonNegativeInteger(value);
+  if (n >= 2 ** 32) throw new InvalidArgumentError("expected a whole number below 2^32.");
+  return n;
+}

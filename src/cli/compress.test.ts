@@ -1,0 +1,223 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { errorLines, folderHashes, run, start, testModule } from "./run.test.util.js";
+
+const work = mkdtempSync(join(tmpdir(), "pocketllm-cli-"));
+const model = join(work, "model");
+const text = join(work, "text.txt");
+
+before(async () => {
+  const { makeTinyLlama } = (await testModule("hostile/tiny-llama.mjs")) as {
+    makeTinyLlama: (dir: string, options: object) => Promise<unknown>;
+  };
+  await makeTinyLlama(model, { layers: 3, hidden: 64, intermediate: 160, tied: true });
+  const words = ["river", "stone", "lamp", "green", "walks", "under", "seven", "the", "a", "and"];
+  const sentence = (i: number) => `${words[i % 10]} ${words[(i * 7 + 3) % 10]} ${words[(i * i) % 10]}.`;
+  writeFileSync(text, Array.from({ length: 600 }, (_, i) => sentence(i)).join(" "));
+});
+after(() => rmSync(work, { recursive: true, force: true }));
+
+const calibrated = (out: string, ...more: string[]) => [
+  "compress",
+  model,
+  "--out",
+  out,
+  "--target",
+  "4x",
+  "--calibration",
+  text,
+  "--calibration-tokens",
+  "1024",
+  ...more,
+];
+
+describe("compress", () => {
+  test("writes a folder that inspect, verify, eval and generate can use", async () => {
+    const out = join(work, "whole");
+    const compressed = await run(...calibrated(out, "--json"));
+    assert.equal(compressed.code, 0, compressed.stderr);
+    const report = JSON.parse(compressed.stdout);
+    assert.ok(report.ratio >= 4, `${report.ratio}`);
+    assert.ok(report.peakBytes > 0 && report.seconds > 0);
+
+    const inspected = JSON.parse((await run("inspect", out, "--json")).stdout);
+    assert.equal(inspected.weightBytes, report.weightBytes);
+    assert.equal(inspected.ratio, report.ratio);
+    assert.equal((await run("verify", out)).code, 0);
+
+    const quality = await run("eval", out, "--reference", model, "--text", text, "--context", "64", "--json");
+    assert.equal(quality.code, 0, quality.stderr);
+    const { divergence, sameTop, tokensScored } = JSON.parse(quality.stdout);
+    assert.ok(divergence.mean > 0 && sameTop > 0 && tokensScored > 0);
+
+    const story = await run("generate", out, "--prompt", "the river", "--max-tokens", "8", "--json");
+    assert.equal(story.code, 0, story.stderr);
+    assert.ok(JSON.parse(story.stdout).tokens > 0);
+  });
+
+  test("the number of workers changes nothing", async () => {
+    const outs = ["one", "two"].map((name) => join(work, name));
+    for (const [i, out] of outs.entries()) {
+      const { code, stderr } = await run(...calibrated(out, "--workers", String(i + 1)));
+      assert.equal(code, 0, stderr);
+    }
+    assert.deepEqual(folderHashes(outs[0]), folderHashes(outs[1]));
+  });
+
+  test("killed at any moment and resumed, the bytes are the same", { timeout: 240_000 }, async () => {
+    const undisturbed = join(work, "undisturbed");
+    const started = performance.now();
+    assert.equal((await run(...calibrated(undisturbed))).code, 0);
+    const duration = performance.now() - started;
+    const expected = folderHashes(undisturbed);
+    for (let round = 0; round < 5; round++) {
+      const out = join(work, `killed-${round}`);
+      let kills = 0;
+      for (let attempt = 0; !existsSync(out); attempt++) {
+        const resume = existsSync(`${out}.partial`) ? ["--resume"] : [];
+        const { child, finished } = start(calibrated(out, ...resume));
+        // Later each time, or a run that is always killed before its first matrix would never end.
+        const patience = duration * ((0.15 + 0.17 * round) % 0.9) + (attempt * duration) / 4;
+        const killed = sleep(patience, undefined, { ref: false }).then(() => child.kill("SIGKILL"));
+        const { code, signal, stderr } = await Promise.race([finished, killed.then(() => finished)]);
+        if (signal === "SIGKILL") kills++;
+        else assert.equal(code, 0, stderr);
+      }
+      assert.ok(kills > 0, "the run was too fast to be killed");
+      assert.deepEqual(folderHashes(out), expected);
+      assert.ok(!existsSync(`${out}.partial`));
+    }
+  });
+
+  test("Ctrl-C keeps what is finished", async () => {
+    const out = join(work, "interrupted");
+    const { child, finished } = start(calibrated(out));
+    await sleep(600);
+    child.kill("SIGINT");
+    const { code, stderr } = await finished;
+    if (code === 0) return; // It was faster than the signal.
+    assert.equal(code, 1);
+    assert.match(stderr, /interrupted/);
+    assert.ok(!existsSync(out));
+  });
+
+  test("a full disk gives one clear line and resumes when there is room", async (t) => {
+    const disk = join(work, "disk");
+    mkdirSync(disk);
+    try {
+      execFileSync("mount", ["-t", "tmpfs", "-o", "size=96k", "tmpfs", disk], { stdio: "ignore" });
+    } catch {
+      t.skip("mounting a small tmpfs is not permitted here");
+      return;
+    }
+    try {
+      const out = join(disk, "out");
+      const full = await run(...calibrated(out));
+      assert.equal(full.code, 1, full.stderr);
+      assert.equal(errorLines(full).length, 1, full.stderr);
+      assert.match(full.stderr, /disk is full/);
+      assert.ok(!existsSync(out));
+      execFileSync("mount", ["-o", "remount,size=8m", disk]);
+      const resumed = await run(...calibrated(out, "--resume"));
+      assert.equal(resumed.code, 0, resumed.stderr);
+      assert.deepEqual(folderHashes(out), folderHashes(join(work, "whole")));
+    } finally {
+      execFileSync("umount", [disk]);
+    }
+  });
+});
+
+describe("compress refuses", () => {
+  const refusals: [string, number, RegExp, () => string[]][] = [
+    ["a folder that exists", 2, /exists already/, () => ["compress", model, "--out", model, "--data-free"]],
+    [
+      "a target that is no ratio",
+      2,
+      /expected a ratio/,
+      () => ["compress", model, "--out", join(work, "x"), "--target", "ten"],
+    ],
+    [
+      "a target of 0x",
+      2,
+      /expected a ratio/,
+      () => ["compress", model, "--out", join(work, "x"), "--target", "0x"],
+    ],
+    [
+      "target and bits",
+      2,
+      /either --target or --bits/,
+      () => ["compress", model, "--out", join(work, "x"), "--target", "4x", "--bits", "4"],
+    ],
+    [
+      "bits that are no number",
+      2,
+      /expected a number of bits/,
+      () => ["compress", model, "--out", join(work, "x"), "--bits", "few"],
+    ],
+    [
+      "an unknown method",
+      2,
+      /Allowed choices are trellis, meta/,
+      () => ["compress", model, "--out", join(work, "x"), "--method", "zip"],
+    ],
+    [
+      "a negative seed",
+      2,
+      /whole number/,
+      () => ["compress", model, "--out", join(work, "x"), "--seed", "-1"],
+    ],
+    ["no output folder", 2, /--out/, () => ["compress", model]],
+    ["an unknown option", 2, /unknown option/, () => ["compress", model, "--out", join(work, "x"), "--fast"]],
+    ["an unknown command", 2, /unknown command/, () => ["squeeze", model]],
+    [
+      "a target out of reach",
+      1,
+      /out of reach/,
+      () => ["compress", model, "--out", join(work, "x"), "--target", "16x", "--data-free"],
+    ],
+    [
+      "calibration text that is missing",
+      1,
+      /cannot read|no such file/i,
+      () => ["compress", model, "--out", join(work, "x"), "--calibration", join(work, "none.txt")],
+    ],
+    [
+      "a model that is missing",
+      1,
+      /no-model/,
+      () => ["compress", join(work, "no-model"), "--out", join(work, "x"), "--data-free"],
+    ],
+  ];
+  for (const [name, code, message, args] of refusals) {
+    test(name, async () => {
+      const result = await run(...args());
+      assert.equal(result.code, code, result.stderr);
+      assert.equal(errorLines(result).length, 1, result.stderr);
+      assert.match(result.stderr, message);
+      assert.equal(result.stdout, "");
+      for (const left of ["x", "x.partial"]) assert.ok(!existsSync(join(work, left)), left);
+    });
+  }
+
+  test("every hostile checkpoint, with one line and nothing written", { timeout: 120_000 }, async () => {
+    const { makeHostileCheckpoints } = (await testModule("hostile/checkpoints.mjs")) as {
+      makeHostileCheckpoints: (dir: string) => Promise<{ name: string; path: string }[]>;
+    };
+    const cases = await makeHostileCheckpoints(join(work, "hostile"));
+    assert.ok(cases.length >= 12);
+    for (const { name, path } of cases) {
+      const out = join(work, "from-hostile");
+      const result = await run("compress", path, "--out", out, "--target", "2x", "--data-free");
+      assert.equal(result.code, 1, `${name}: ${result.stderr}`);
+      assert.equal(errorLines(result).length, 1, `${name}: ${result.stderr}`);
+      assert.ok(!result.stderr.includes("internal error"), `${name}: ${result.stderr}`);
+      assert.ok(!existsSync(out), name);
+      rmSync(`${out}.partial`, { recursive: true, force: true });
+    }
+  });
+});

@@ -1,0 +1,52 @@
+/** Runs the built command as a user would, for tests. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
+
+export interface Finished {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export function start(args: readonly string[]): { child: ChildProcess; finished: Promise<Finished> } {
+  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+  const text = { stdout: "", stderr: "" };
+  child.stdout.on("data", (piece) => (text.stdout += piece));
+  child.stderr.on("data", (piece) => (text.stderr += piece));
+  const finished = new Promise<Finished>((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code, signal) => resolve({ code, signal, ...text }));
+  });
+  return { child, finished };
+}
+
+export function run(...args: readonly string[]): Promise<Finished> {
+  return start(args).finished;
+}
+
+/** The error lines that a failed command printed: everything that is not progress. */
+export function errorLines({ stderr }: Finished): string[] {
+  return stderr.split("\n").filter((line) => /^(pocketllm|error): /.test(line));
+}
+
+/** SHA-256 of every file below a folder, by relative path. */
+export function folderHashes(folder: string): Record<string, string> {
+  const hashes: Record<string, string> = {};
+  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    const path = join(entry.parentPath, entry.name);
+    hashes[path.slice(folder.length + 1)] = createHash("sha256").update(readFileSync(path)).digest("hex");
+  }
+  return hashes;
+}
+
+/** A module of test/, which is not compiled. */
+export function testModule(path: string): Promise<Record<string, (...args: never[]) => Promise<unknown>>> {
+  return import(new URL(`../../test/${path}`, import.meta.url).href);
+}

@@ -1,0 +1,192 @@
+/**
+ * Coding with calibration text, layer by layer and site by site: the Hessian of each site's input is taken
+ * from the model as coded so far, the site's matrices are corrected for what the coded layers before have
+ * done to that input, and coded with error feedback.
+ */
+import type { Checkpoint } from "../checkpoint/checkpoint.js";
+import type { Buffer } from "../compute/backend.js";
+import { DenseLinear, type Linear } from "../compute/linear.js";
+import type { WasmBackend } from "../compute/wasm/backend.js";
+import { codedLinear } from "../container/linear.js";
+import { throwIfAborted } from "../errors.js";
+import type { OnProgress } from "../progress.js";
+import {
+  denseSource,
+  EMBEDDING_NAME,
+  freeLayer,
+  HEAD_NAME,
+  layerLinears,
+  loadLayer,
+} from "../transformer/weights.js";
+import type { Coder, MatrixInput } from "./coder.js";
+import { TargetCorrection } from "./correction.js";
+import { SITES } from "./matrices.js";
+import type { CompressionPlan, PlannedMatrix } from "./plan.js";
+import { CalibrationStream, type CodedLayer, type SiteStatistics } from "./stream.js";
+
+/** Damping of the head's Hessian: its rows are tokens, most of them rare in any calibration text. */
+const HEAD_DAMPING = 0.1;
+
+export interface CalibratedOptions<Code> {
+  readonly backend: WasmBackend;
+  readonly checkpoint: Checkpoint;
+  readonly plan: CompressionPlan<Code>;
+  readonly coder: Coder<Code>;
+  readonly windows: readonly Int32Array[];
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+export async function codeCalibrated<Code>(options: CalibratedOptions<Code>): Promise<void> {
+  const { backend, checkpoint, windows } = options;
+  const stream = new CalibrationStream(backend, checkpoint.config, windows);
+  try {
+    await new CalibratedRun(options, stream).run();
+  } finally {
+    stream.free();
+  }
+}
+
+class CalibratedRun<Code> {
+  readonly #options: CalibratedOptions<Code>;
+  readonly #stream: CalibrationStream;
+  readonly #planned: ReadonlyMap<string, PlannedMatrix<Code>>;
+
+  constructor(options: CalibratedOptions<Code>, stream: CalibrationStream) {
+    this.#options = options;
+    this.#stream = stream;
+    this.#planned = new Map(options.plan.matrices.map((matrix) => [matrix.name, matrix]));
+  }
+
+  async run(): Promise<void> {
+    const { backend, checkpoint, coder } = this.#options;
+    const { config } = checkpoint;
+    const embedding = this.#matrix(EMBEDDING_NAME);
+    const original = await this.#denseEmbedding();
+    this.#stream.start(original, original);
+    // Tied: the embedding is the head too, and is coded for the inputs that the head gets.
+    const hessian =
+      config.tiedEmbeddings && !coder.has(embedding) ? await this.#originalHeadHessian() : undefined;
+    const codedEmbedding = await coder.code(embedding, async () => ({
+      weights: await checkpoint.read(`${EMBEDDING_NAME}.weight`),
+      hessian,
+      damping: HEAD_DAMPING,
+    }));
+    const coded = codedLinear(backend, codedEmbedding);
+    this.#stream.start(original, coded);
+    original.free();
+    coded.free();
+    for (let layer = 0; layer < config.layers; layer++) await this.#codeLayer(layer);
+    if (!config.tiedEmbeddings) await this.#codeHead();
+  }
+
+  async #denseEmbedding(): Promise<Linear> {
+    const { backend, checkpoint } = this.#options;
+    const { vocabularySize, hiddenSize } = checkpoint.config;
+    const weights = await checkpoint.read(`${EMBEDDING_NAME}.weight`);
+    return new DenseLinear(backend, vocabularySize, hiddenSize, weights);
+  }
+
+  /** The head's Hessian in the original model: one pass through all of its layers. */
+  async #originalHeadHessian(): Promise<Float32Array> {
+    const { backend, checkpoint, signal, onProgress } = this.#options;
+    const { layers } = checkpoint.config;
+    const source = denseSource(backend, checkpoint);
+    for (let layer = 0; layer < layers; layer++) {
+      throwIfAborted(signal);
+      onProgress?.({ stage: "calibrating the head", done: layer, total: layers });
+      const weights = await loadLayer(backend, checkpoint.config, source, layer);
+      this.#stream.forwardOriginal(weights);
+      freeLayer(backend, weights);
+    }
+    const norm = await this.#vector("model.norm.weight");
+    try {
+      return await this.#stream.headHessian(norm);
+    } finally {
+      backend.free(norm);
+    }
+  }
+
+  async #codeHead(): Promise<void> {
+    const { backend, checkpoint, coder } = this.#options;
+    const head = this.#matrix(HEAD_NAME);
+    const norm = await this.#vector("model.norm.weight");
+    await coder.code(head, async () => ({
+      weights: await checkpoint.read(`${HEAD_NAME}.weight`),
+      hessian: await this.#stream.codedHeadHessian(norm),
+      damping: HEAD_DAMPING,
+    }));
+    backend.free(norm);
+  }
+
+  async #codeLayer(index: number): Promise<void> {
+    const { backend, checkpoint, coder, signal } = this.#options;
+    throwIfAborted(signal);
+    const { config } = checkpoint;
+    const original = await loadLayer(backend, config, denseSource(backend, checkpoint), index);
+    const coded: CodedLayer = {
+      inputNorm: original.inputNorm,
+      postAttentionNorm: original.postAttentionNorm,
+      ...(original.qNorm && { qNorm: original.qNorm }),
+      ...(original.kNorm && { kNorm: original.kNorm }),
+    };
+    const specs = layerLinears(config, index);
+    try {
+      for (const { site, kinds } of SITES) {
+        const matrices = kinds.map((kind) => this.#matrix(specs[kind].name));
+        const measure = !matrices.every((matrix) => coder.has(matrix));
+        const statistics = await this.#stream.visit(site, original, coded, measure);
+        const inputs = statistics ? await this.#corrected(matrices, statistics) : [];
+        const results = await Promise.allSettled(
+          matrices.map((matrix, i) => coder.code(matrix, async () => inputs[i])),
+        );
+        for (const [i, result] of results.entries()) {
+          if (result.status === "rejected") throw result.reason;
+          const { name, bias } = specs[kinds[i]];
+          const values = bias ? await checkpoint.read(`${name}.bias`) : undefined;
+          coded[kinds[i]] = codedLinear(backend, result.value, values);
+        }
+      }
+      this.#stream.finish(coded);
+    } finally {
+      freeLayer(backend, original);
+      for (const { kinds } of SITES) for (const kind of kinds) coded[kind]?.free();
+    }
+  }
+
+  /**
+   * What the matrices of a site are coded from. All are corrected before the first is coded: the correction
+   * uses all threads at once, coding keeps each of them busy with a matrix.
+   */
+  async #corrected(
+    matrices: readonly PlannedMatrix<Code>[],
+    statistics: SiteStatistics,
+  ): Promise<MatrixInput[]> {
+    const { backend, checkpoint } = this.#options;
+    const correction = new TargetCorrection(backend, statistics);
+    try {
+      const inputs: MatrixInput[] = [];
+      for (const { name } of matrices) {
+        const weights = await correction.apply(await checkpoint.read(`${name}.weight`));
+        inputs.push({ weights, hessian: statistics.hessian });
+      }
+      return inputs;
+    } finally {
+      correction.free();
+    }
+  }
+
+  async #vector(name: string): Promise<Buffer> {
+    const { backend, checkpoint } = this.#options;
+    const values = await checkpoint.read(name);
+    const buffer = backend.allocate(values.length);
+    backend.write(buffer, values);
+    return buffer;
+  }
+
+  #matrix(name: string): PlannedMatrix<Code> {
+    const matrix = this.#planned.get(name);
+    if (!matrix) throw new Error(`${name} is not in the plan`);
+    return matrix;
+  }
+}

@@ -1,0 +1,180 @@
+/**
+ * `compress`: from a checkpoint and a target to a PocketLLM folder. Everything that can be checked is checked
+ * first; then matrices are coded one layer at a time into the folder's journal, and the folder is assembled.
+ */
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { basename } from "node:path";
+import type { Checkpoint } from "../checkpoint/checkpoint.js";
+import { openCheckpoint } from "../checkpoint/open.js";
+import type { JsonValue } from "../codec/coded.js";
+import { createBackend } from "../compute/index.js";
+import type { Provenance } from "../container/manifest.js";
+import { FolderWriter } from "../container/writer.js";
+import { InputError } from "../errors.js";
+import { createTokenizer } from "../text/tokenizer.js";
+import { TOOL, VERSION } from "../version.js";
+import { codeCalibrated } from "./calibrated.js";
+import { calibrationWindows } from "./calibration-text.js";
+import type { MatrixCodec } from "./codec.js";
+import { Coder } from "./coder.js";
+import { codeWithoutData } from "./data-free.js";
+import { codedMatrices } from "./matrices.js";
+import { metaCodec } from "./meta-codec.js";
+import { type CompressOptions, type ResultOptions, resolveOptions } from "./options.js";
+import { type CompressionPlan, planCompression } from "./plan.js";
+import { targetBytes } from "./target.js";
+import { trellisCodec } from "./trellis-codec.js";
+
+export interface CompressReport {
+  /** bytes16 / weightBytes */
+  readonly ratio: number;
+  /** Bytes of every weight file of the folder. */
+  readonly weightBytes: number;
+  /** Bytes of the model as 16-bit safetensors. */
+  readonly bytes16: number;
+  readonly bitsPerWeight: number;
+  /** Tokens of calibration text that were used. */
+  readonly calibrationTokens: number;
+  readonly seconds: number;
+}
+
+/**
+ * Compresses `source` into the folder `out`. InputError (one line for the user) for anything wrong with the
+ * source, the options or the disk; what was finished by then is kept for `resume`.
+ */
+export async function compress(options: CompressOptions): Promise<CompressReport> {
+  const started = performance.now();
+  const checkpoint = await openCheckpoint(options.source);
+  try {
+    const result = resolveOptions(options, checkpoint.config.contextLength);
+    const run = { checkpoint, options, result };
+    const report =
+      result.method === "trellis" ? await runWith(run, trellisCodec) : await runWith(run, metaCodec);
+    return { ...report, seconds: (performance.now() - started) / 1000 };
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+interface Run {
+  readonly checkpoint: Checkpoint;
+  readonly options: CompressOptions;
+  readonly result: ResultOptions;
+}
+
+/** The plan alone, before any work. */
+export function planFor<Code>(
+  { checkpoint, result }: Omit<Run, "options">,
+  codec: MatrixCodec<Code>,
+): CompressionPlan<Code> {
+  const matrices = codedMatrices(checkpoint.config);
+  const names = new Set(matrices.map(({ name }) => `${name}.weight`));
+  return planCompression({
+    matrices,
+    plain: [...checkpoint.tensors.values()].filter(({ name }) => !names.has(name)),
+    budget: targetBytes(result.target, checkpoint.bytes16),
+    rates: (rows, columns) => codec.rates(rows, columns),
+    layers: checkpoint.config.layers,
+  });
+}
+
+async function runWith<Code>(
+  run: Run,
+  createCodec: (runtime: Awaited<ReturnType<typeof createBackend>>["runtime"]) => MatrixCodec<Code>,
+): Promise<Omit<CompressReport, "seconds">> {
+  const { checkpoint, options, result } = run;
+  const { signal, onProgress } = options;
+  const backend = await createBackend({ threads: options.threads });
+  try {
+    const codec = createCodec(backend.runtime);
+    const plan = planFor(run, codec);
+    const tokenizerFiles = await checkpoint.tokenizer();
+    const files = codec.method === "trellis" ? (options.calibration ?? []) : [];
+    if (files.length > 0 && tokenizerFiles === null)
+      throw new InputError(
+        `${checkpoint.source} has no tokenizer: calibration text cannot be used (--data-free)`,
+      );
+    const windows =
+      files.length > 0 && tokenizerFiles
+        ? await calibrationWindows(files, createTokenizer(tokenizerFiles), {
+            context: result.calibrationContext,
+            windows: Math.floor(result.calibrationTokens / result.calibrationContext),
+            seed: result.seed,
+          })
+        : [];
+    const provenance = await describe(run, files);
+    const writer = await FolderWriter.open(options.out, {
+      resume: options.resume ?? false,
+      fingerprint: createHash("sha256").update(JSON.stringify(provenance)).digest("hex"),
+    });
+    const total = plan.matrices.reduce((sum, { rows, columns }) => sum + rows * columns, 0);
+    const coder = new Coder({
+      codec,
+      writer,
+      seed: result.seed,
+      signal,
+      onCoded: (done, { name }) => onProgress?.({ stage: "coding", done, total, detail: name }),
+    });
+    if (windows.length > 0)
+      await codeCalibrated({ backend, checkpoint, plan, coder, windows, signal, onProgress });
+    else await codeWithoutData({ checkpoint, plan, coder, concurrency: backend.threads });
+
+    const coded = new Set(plan.matrices.map(({ name }) => `${name}.weight`));
+    const order: string[] = [];
+    for (const { name, shape } of checkpoint.tensors.values()) {
+      if (coded.has(name)) {
+        order.push(name.slice(0, -".weight".length));
+        continue;
+      }
+      if (!writer.has(name)) await writer.putPlain(name, await checkpoint.read(name), shape);
+      order.push(name);
+    }
+    const errors: Record<string, JsonValue> = {};
+    for (const matrix of plan.matrices) errors[matrix.name] = coder.errors(matrix);
+    const { weightBytes } = await writer.finish({
+      config: checkpoint.huggingFaceConfig,
+      tokenizerFiles,
+      generationConfig: checkpoint.generationConfig,
+      provenance: { ...provenance, measured: { errors } },
+      order,
+      signal,
+      onProgress,
+    });
+    return {
+      ratio: checkpoint.bytes16 / weightBytes,
+      weightBytes,
+      bytes16: checkpoint.bytes16,
+      bitsPerWeight: plan.bitsPerWeight,
+      calibrationTokens: windows.length * (windows[0]?.length ?? 0),
+    };
+  } finally {
+    await backend.close();
+  }
+}
+
+/** How the folder is made: everything that its bytes depend on, and nothing else. */
+async function describe({ checkpoint, options, result }: Run, files: readonly string[]): Promise<Provenance> {
+  const calibration = [];
+  for (const file of files) {
+    const bytes = await readFile(file);
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    calibration.push({ name: basename(file), bytes: bytes.byteLength, sha256 });
+  }
+  options.onProgress?.({ stage: "hashing the source", done: 0, total: 1 });
+  return {
+    tool: TOOL,
+    toolVersion: VERSION,
+    options: {
+      target: { ...result.target },
+      method: result.method,
+      seed: result.seed,
+      ...(files.length > 0 && {
+        calibrationTokens: result.calibrationTokens,
+        calibrationContext: result.calibrationContext,
+      }),
+    },
+    source: { format: checkpoint.format, sha256: await checkpoint.hash(options.signal) },
+    calibration,
+  };
+}

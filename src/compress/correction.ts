@@ -1,0 +1,100 @@
+/**
+ * Target correction of sequential compression: the layers before have already changed a matrix's input from
+ * x₀ to x, so the matrix that serves best is not W but W* = argmin E|W x₀ - W* x|² + λ|W* - W|², that is
+ * W* = W + W E[(x₀ - x) xᵀ] (E[x xᵀ] + λ I)⁻¹. (GPTQ's error feedback with asymmetric calibration, as in
+ * GPTAQ, arXiv 2504.02692, but applied once to the whole matrix before coding.)
+ */
+import type { WasmBackend } from "../compute/wasm/backend.js";
+import { InputError } from "../errors.js";
+import type { SiteStatistics } from "./stream.js";
+
+/** λ as a part of the mean diagonal of the Hessian: large enough that few calibration tokens do not overfit. */
+const DAMPING = 0.03;
+/** Rows of the panel that the factorisation works with. */
+const FACTOR_BLOCK = 64;
+
+/** The correction of one site's inputs, factored once and applied to each of the site's matrices. */
+export class TargetCorrection {
+  readonly #backend: WasmBackend;
+  readonly #columns: number;
+  /** E[x (x₀ - x)ᵀ], [columns, columns]. */
+  readonly #shift: Float32Array;
+  readonly #lower: number;
+  readonly #upper: number;
+
+  constructor(backend: WasmBackend, { columns, hessian, cross }: SiteStatistics) {
+    this.#backend = backend;
+    this.#columns = columns;
+    this.#shift = cross.map((c, i) => c - hessian[i]);
+    const { runtime } = backend;
+    const bytes = 4 * columns * columns;
+    this.#lower = runtime.allocate(bytes);
+    this.#upper = runtime.allocate(bytes);
+    this.#factor(hessian);
+  }
+
+  /** W + W E[(x₀ - x) xᵀ] (E[x xᵀ] + λ I)⁻¹ for W [rows, columns]. */
+  async apply(weights: Float32Array): Promise<Float32Array> {
+    const columns = this.#columns;
+    const rows = weights.length / columns;
+    const { runtime } = this.#backend;
+    const buffers = [weights, this.#shift].map((data) => {
+      const buffer = this.#backend.allocate(data.length);
+      this.#backend.write(buffer, data);
+      return buffer;
+    });
+    const [x, weight] = buffers;
+    // The solver takes rows by fours: the padding stays zero.
+    const padded = Math.ceil(rows / 4) * 4;
+    const y = this.#backend.allocate(padded * columns);
+    this.#backend.matmul({ x, weight, y, tokens: rows, inputs: columns, outputs: columns });
+    const threads = runtime.threads;
+    const scratch = runtime.allocate(64 * threads);
+    const fours = padded / 4;
+    runtime.parallel(
+      "solveRows",
+      Array.from({ length: Math.min(threads, fours) }, (_, t, count = Math.min(threads, fours)) => {
+        const from = Math.floor((fours * t) / count) * 4;
+        const to = Math.floor((fours * (t + 1)) / count) * 4;
+        return [
+          this.#upper,
+          this.#lower,
+          y.pointer + 4 * from * columns,
+          to - from,
+          columns,
+          scratch + 64 * t,
+        ];
+      }),
+    );
+    const shift = await this.#backend.read(y, 0, rows * columns);
+    runtime.free(scratch);
+    for (const buffer of [...buffers, y]) this.#backend.free(buffer);
+    for (let i = 0; i < shift.length; i++) shift[i] += weights[i];
+    return shift;
+  }
+
+  free(): void {
+    this.#backend.runtime.free(this.#lower);
+    this.#backend.runtime.free(this.#upper);
+  }
+
+  #factor(hessian: Float32Array): void {
+    const n = this.#columns;
+    const { runtime } = this.#backend;
+    const panel = runtime.allocate(4 * FACTOR_BLOCK * n);
+    const upper = runtime.f32(this.#upper, n * n);
+    upper.set(hessian);
+    let trace = 0;
+    for (let i = 0; i < n; i++) trace += hessian[i * n + i];
+    for (let i = 0; i < n; i++) upper[i * n + i] += (DAMPING * trace) / n;
+    const failed = runtime.exports["factor"](this.#upper, n, n, panel);
+    runtime.free(panel);
+    // Inputs that are all zero leave nothing to divide by; anything else is made definite by the damping.
+    if (failed)
+      throw new InputError(
+        "the calibration text gives a matrix only zero inputs: use other text, or --data-free",
+      );
+    const lower = runtime.f32(this.#lower, n * n);
+    for (let i = 0; i < n; i++) for (let j = i; j < n; j++) lower[j * n + i] = upper[i * n + j];
+  }
+}

@@ -1,0 +1,61 @@
+/** Options of `compress`, checked before any work. */
+import { UsageError } from "../errors.js";
+import type { OnProgress } from "../progress.js";
+import type { Target } from "./target.js";
+
+export type Method = "trellis" | "meta";
+
+export interface CompressOptions {
+  /** A Hugging Face folder, a .gguf file or a llama2.c .bin file. */
+  readonly source: string;
+  /** The folder to make; must not exist. */
+  readonly out: string;
+  /** Default 10x. */
+  readonly target?: Target | undefined;
+  /** Default trellis. */
+  readonly method?: Method | undefined;
+  /** Text, .jsonl or .json files. Absent or empty: coded without data. Not used by `meta`. */
+  readonly calibration?: readonly string[] | undefined;
+  /** Tokens of calibration text to use at most. Default 32768. */
+  readonly calibrationTokens?: number | undefined;
+  /** Tokens of a calibration window. Default 512, or the model's context length where that is shorter. */
+  readonly calibrationContext?: number | undefined;
+  /** Seed of the rotation, of the choice of calibration windows and of training. Default 0. */
+  readonly seed?: number | undefined;
+  /** Threads. Default: the cores, at most 8. The result does not depend on it. */
+  readonly threads?: number | undefined;
+  /** Go on with an interrupted run of the same source and options. */
+  readonly resume?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+/** Options that change the result, with their defaults filled in: what the manifest records. */
+export interface ResultOptions {
+  readonly target: Target;
+  readonly method: Method;
+  readonly calibrationTokens: number;
+  readonly calibrationContext: number;
+  readonly seed: number;
+}
+
+/** Throws UsageError for values out of range. */
+export function resolveOptions(options: CompressOptions, contextLength: number): ResultOptions {
+  const {
+    target = { kind: "ratio", ratio: 10 },
+    method = "trellis",
+    calibrationTokens = 32768,
+    calibrationContext = Math.min(512, contextLength),
+    seed = 0,
+  } = options;
+  const whole = (name: string, value: number, low: number, high: number) => {
+    if (!Number.isInteger(value) || value < low || value > high)
+      throw new UsageError(`${name} must be a whole number from ${low} to ${high}, not ${value}`);
+  };
+  if (method !== "trellis" && method !== "meta")
+    throw new UsageError(`method must be trellis or meta, not ${method}`);
+  whole("seed", seed, 0, 2 ** 32 - 1);
+  whole("calibration context", calibrationContext, 16, contextLength);
+  whole("calibration tokens", calibrationTokens, calibrationContext, 2 ** 24);
+  return { target, method, calibrationTokens, calibrationContext, seed };
+}

@@ -1,0 +1,224 @@
+/**
+ * Calibration activations, streamed through the model layer by layer. Two residual streams run side by side:
+ * the original model's and that of the model as coded so far, so that each matrix is coded for the inputs it
+ * will really get. What is held is the two streams and one layer's attention output; inputs of matrices are
+ * summed into Hessians window by window and never kept.
+ */
+import type { ModelConfig } from "../checkpoint/config.js";
+import type { Buffer } from "../compute/backend.js";
+import type { Linear } from "../compute/linear.js";
+import type { WasmBackend } from "../compute/wasm/backend.js";
+import { BufferGroup } from "../transformer/buffers.js";
+import { forwardLayer, LayerSteps, type TapSite } from "../transformer/layer.js";
+import { type Rope, uploadRope } from "../transformer/rope.js";
+import type { LayerLinear, LayerWeights } from "../transformer/weights.js";
+import {
+  allocateCache,
+  allocateWorkspace,
+  type LayerCache,
+  type Workspace,
+} from "../transformer/workspace.js";
+
+/** Sums over the calibration tokens of the input x of a site's matrices, divided by the number of tokens. */
+export interface SiteStatistics {
+  readonly columns: number;
+  /** E[x xᵀ], x from the coded model: [columns, columns]. */
+  readonly hessian: Float32Array;
+  /** E[x x₀ᵀ], x₀ the original model's input at the same place. */
+  readonly cross: Float32Array;
+}
+
+/** The layer as coded so far: matrices are added as they are coded. */
+export type CodedLayer = Omit<LayerWeights, LayerLinear> & { [K in LayerLinear]?: Linear };
+
+/** A stream's place in a layer: the buffers that one window's steps work on. */
+interface Lane {
+  readonly hidden: readonly Buffer[];
+  readonly steps: LayerSteps;
+}
+
+export class CalibrationStream {
+  readonly #backend: WasmBackend;
+  readonly #config: ModelConfig;
+  readonly #windows: readonly Int32Array[];
+  readonly #group: BufferGroup;
+  readonly #original: Lane;
+  readonly #coded: Lane;
+  /** The coded lane's attention output, kept from before o is coded until after. */
+  readonly #attended: readonly Buffer[];
+  readonly #cache: LayerCache;
+  readonly #rope: Rope;
+
+  /** `windows`: token ids, all of one length. */
+  constructor(backend: WasmBackend, config: ModelConfig, windows: readonly Int32Array[]) {
+    const tokens = windows[0].length;
+    const group = new BufferGroup(backend);
+    this.#backend = backend;
+    this.#config = config;
+    this.#windows = windows;
+    this.#group = group;
+    const rows = (columns: number) => windows.map(() => group.allocate(tokens * columns));
+    const lane = (): Lane => {
+      const workspace = allocateWorkspace(group, config, tokens);
+      return { hidden: rows(config.hiddenSize), steps: new LayerSteps(backend, config, workspace, tokens) };
+    };
+    this.#original = lane();
+    this.#coded = lane();
+    this.#attended = rows(config.heads * config.headSize);
+    this.#cache = allocateCache(group, config, tokens);
+    this.#rope = uploadRope(group, config, tokens);
+  }
+
+  get tokens(): number {
+    return this.#windows.length * this.#windows[0].length;
+  }
+
+  /** Sets both streams to the embeddings of the tokens. */
+  start(original: Linear, coded: Linear): void {
+    this.#windows.forEach((ids, w) => {
+      original.gather(ids, this.#original.hidden[w]);
+      coded.gather(ids, this.#coded.hidden[w]);
+    });
+  }
+
+  /** Runs the original stream alone through one layer. */
+  forwardOriginal(layer: LayerWeights): void {
+    const { hidden, steps } = this.#original;
+    for (const buffer of hidden) {
+      forwardLayer(this.#backend, this.#config, layer, steps.workspace, {
+        hidden: buffer,
+        cache: this.#cache,
+        tokens: steps.tokens,
+        position: 0,
+        rope: this.#rope,
+      });
+    }
+  }
+
+  /** E[x xᵀ] of the normalised final hidden state of the original stream: the head's input. */
+  async headHessian(finalNorm: Buffer): Promise<Float32Array> {
+    return this.#headHessian(this.#original, finalNorm);
+  }
+
+  /** The same of the coded stream, once all layers have run. */
+  async codedHeadHessian(finalNorm: Buffer): Promise<Float32Array> {
+    return this.#headHessian(this.#coded, finalNorm);
+  }
+
+  async #headHessian({ hidden, steps }: Lane, finalNorm: Buffer): Promise<Float32Array> {
+    const columns = this.#config.hiddenSize;
+    const sum = new MatrixSum(this.#backend, columns);
+    for (const buffer of hidden) {
+      steps.normalise(buffer, finalNorm);
+      this.#backend.gram(steps.workspace.normed, sum.buffer, steps.tokens, columns);
+    }
+    return sum.mean(this.tokens);
+  }
+
+  /**
+   * Brings both streams to the inputs of `site` and sums their statistics (null when `measure` is false,
+   * as for matrices that an interrupted run has already coded). The sites of a layer must be visited in
+   * order; `coded` must hold the matrices of the sites before.
+   */
+  async visit(
+    site: TapSite,
+    original: LayerWeights,
+    coded: CodedLayer,
+    measure: boolean,
+  ): Promise<SiteStatistics | null> {
+    const { columns, input } = this.#site(site);
+    const hessian = measure ? new MatrixSum(this.#backend, columns) : null;
+    const cross = measure ? new MatrixSum(this.#backend, columns) : null;
+    for (let w = 0; w < this.#windows.length; w++) {
+      this.#advanceOriginal(site, original, w);
+      this.#advanceCoded(site, coded, w);
+      if (hessian && cross) {
+        const x = input(this.#coded.steps.workspace);
+        this.#backend.gram(x, hessian.buffer, this.#coded.steps.tokens, columns);
+        this.#backend.crossGram(
+          x,
+          input(this.#original.steps.workspace),
+          cross.buffer,
+          this.#coded.steps.tokens,
+          columns,
+        );
+      }
+      this.#leaveOriginal(site, original, w);
+    }
+    if (!hessian || !cross) return null;
+    return { columns, hessian: await hessian.mean(this.tokens), cross: await cross.mean(this.tokens) };
+  }
+
+  /** Takes the coded stream through the layer's last matrix. */
+  finish(coded: CodedLayer): void {
+    const { steps, hidden } = this.#coded;
+    for (const buffer of hidden) {
+      steps.normalise(buffer, coded.postAttentionNorm);
+      steps.activate(coded as LayerWeights);
+      steps.addProjected(coded.down!, steps.workspace.gate, buffer);
+    }
+  }
+
+  free(): void {
+    this.#group.free();
+  }
+
+  #site(site: TapSite): { columns: number; input: (workspace: Workspace) => Buffer } {
+    const { hiddenSize, heads, headSize, intermediateSize } = this.#config;
+    switch (site) {
+      case "o":
+        return { columns: heads * headSize, input: (w) => w.attended };
+      case "down":
+        return { columns: intermediateSize, input: (w) => w.gate };
+      default:
+        return { columns: hiddenSize, input: (w) => w.normed };
+    }
+  }
+
+  #advanceOriginal(site: TapSite, layer: LayerWeights, w: number): void {
+    this.#advance(site, this.#original, layer, w);
+  }
+
+  /** The original stream's own matrices are known: it goes on as soon as its input has been summed. */
+  #leaveOriginal(site: TapSite, layer: LayerWeights, w: number): void {
+    const { steps, hidden } = this.#original;
+    if (site === "o") steps.addProjected(layer.o, steps.workspace.attended, hidden[w]);
+    if (site === "down") steps.addProjected(layer.down, steps.workspace.gate, hidden[w]);
+  }
+
+  #advanceCoded(site: TapSite, layer: CodedLayer, w: number): void {
+    const { steps, hidden } = this.#coded;
+    if (site === "gateUp") steps.addProjected(layer.o!, this.#attended[w], hidden[w]);
+    this.#advance(site, this.#coded, layer as LayerWeights, w);
+    if (site === "o") {
+      const { attended } = steps.workspace;
+      this.#backend.copy(attended, 0, this.#attended[w], 0, attended.length);
+    }
+  }
+
+  #advance(site: TapSite, { steps, hidden }: Lane, layer: LayerWeights, w: number): void {
+    const attention = site === "qkv" || site === "o";
+    steps.normalise(hidden[w], attention ? layer.inputNorm : layer.postAttentionNorm);
+    if (site === "o") steps.attend(layer, this.#cache, 0, this.#rope);
+    if (site === "down") steps.activate(layer);
+  }
+}
+
+/** A [columns, columns] sum on the backend that is read once as a mean. */
+class MatrixSum {
+  readonly buffer: Buffer;
+
+  constructor(
+    readonly backend: WasmBackend,
+    columns: number,
+  ) {
+    this.buffer = backend.allocate(columns * columns);
+  }
+
+  async mean(count: number): Promise<Float32Array> {
+    const sum = await this.backend.read(this.buffer);
+    this.backend.free(this.buffer);
+    for (let i = 0; i < sum.length; i++) sum[i] /= count;
+    return sum;
+  }
+}
