@@ -7,6 +7,7 @@ import { after, before, describe, test } from "node:test";
 import { InputError } from "../errors.js";
 import type { Checkpoint } from "./checkpoint.js";
 import { openCheckpoint } from "./open.js";
+import { hostileModule } from "./test-data.test.util.js";
 
 interface HostileCase {
   readonly name: string;
@@ -15,16 +16,14 @@ interface HostileCase {
   readonly when: "open" | "read" | "tokenizer";
 }
 
-const hostile = new URL("../../test/hostile/", import.meta.url);
-
 describe("hostile checkpoints", () => {
   let folder: string;
   let cases: HostileCase[];
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), "pocketllm-hostile-"));
-    const generator = (await import(new URL("checkpoints.mjs", hostile).href)) as {
+    const generator = await hostileModule<{
       makeHostileCheckpoints(dir: string): Promise<HostileCase[]>;
-    };
+    }>("checkpoints.mjs");
     cases = await generator.makeHostileCheckpoints(folder);
   });
   after(() => rm(folder, { recursive: true }));
@@ -61,7 +60,7 @@ describe("hostile checkpoints", () => {
   });
 
   test("README.md lists exactly these", async () => {
-    const readme = await readFile(new URL("README.md", hostile), "utf8");
+    const readme = await readFile(new URL("../../test/hostile/README.md", import.meta.url), "utf8");
     const listed = [...readme.matchAll(/^\| `([^`]+)` +\|/gm)].map((match) => match[1]);
     const own = ["checkpoints.mjs", "tiny-llama.mjs", "gguf.mjs"];
     // Named pipes do not exist on Windows.
