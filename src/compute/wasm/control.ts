@@ -81,7 +81,8 @@ export class Mailbox {
   /** Worker: waits for the next job. */
   next(): Job {
     const words = this.#words;
-    while (Atomics.load(words, STATE) !== POSTED) this.#waitWhile(Atomics.load(words, STATE));
+    for (let state = Atomics.load(words, STATE); state !== POSTED; state = Atomics.load(words, STATE))
+      this.#waitWhile(state);
     return {
       kernel: words[KERNEL],
       args: Array.from(this.#args.subarray(0, words[ARGUMENT_COUNT])),
