@@ -14,8 +14,9 @@ import { expectedTensors } from "../checkpoint/tensors.js";
 import type { StoredTensor } from "../codec/coded.js";
 import { CorruptFileError, InputError } from "../errors.js";
 import { bytesToF32 } from "../tensor/dtype.js";
+import { validateMatrix } from "./codecs.js";
 import type { FolderSource } from "./folder-source.js";
-import type { CodedLayer } from "./layer.js";
+import { type CodedLayer, matricesOf } from "./layer.js";
 import {
   codedEntries,
   type LayerEntry,
@@ -103,7 +104,10 @@ export class PocketFolder {
     return [...this.#plain];
   }
 
-  /** A coded layer; `layer` is the tensor's name without ".weight". Throws RangeError for one that is not coded. */
+  /**
+   * A coded layer, its parameters and tensors checked by its codec; `layer` is the tensor's name without
+   * ".weight". Throws RangeError for one that is not coded.
+   */
   async coded(layer: string): Promise<CodedLayer> {
     const entry = this.layers.get(layer);
     if (!entry) throw new RangeError(`${layer} is not a coded layer of ${this.name}`);
@@ -112,7 +116,9 @@ export class PocketFolder {
       const { dtype, shape } = this.manifest.tensors.get(name)!;
       stored.push({ dtype, shape, data: await this.#read(name) });
     }
-    return restoreLayer(entry, stored);
+    const coded = restoreLayer(entry, stored);
+    for (const matrix of matricesOf(coded)) validateMatrix(matrix, `${this.name}: ${layer}`);
+    return coded;
   }
 
   /** A tensor that is stored as it is, as f32, row-major. Throws RangeError for one that is not there. */

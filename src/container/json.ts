@@ -43,7 +43,7 @@ export class JsonField {
   get(key: string): JsonField {
     const object = this.object();
     const value = Object.hasOwn(object, key) ? object[key] : undefined;
-    const field = new JsonField(value, `${this.path}.${key}`);
+    const field = new JsonField(value, `${this.path}${this.path.endsWith(":") ? " " : "."}${key}`);
     if (value === undefined) field.fail("is missing");
     return field;
   }
@@ -56,7 +56,7 @@ export class JsonField {
   entries(limit: number): [string, JsonField][] {
     const entries = Object.entries(this.object());
     if (entries.length > limit) this.fail(`has ${entries.length} entries, at most ${limit} are read`);
-    return entries.map(([key, value]) => [key, new JsonField(value, `${this.path}.${short(key)}`)]);
+    return entries.map(([key, value]) => [key, new JsonField(value, `${this.path}[${short(key)}]`)]);
   }
 
   /** Elements of an array, at most `limit`. */

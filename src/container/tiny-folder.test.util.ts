@@ -1,7 +1,9 @@
 /** A PocketLLM folder of a tiny made-up model, the same bytes every time, for the tests of this room. */
 import type { CodedMatrix, StoredTensor } from "../codec/coded.js";
-import type { DType } from "../tensor/dtype.js";
+import { metaTensors } from "../codec/meta/decode.js";
+import { f32ToBytes } from "../tensor/dtype.js";
 import { sha256 } from "./disk.js";
+import { elements } from "./folder.js";
 import type { CodedLayer } from "./layer.js";
 import type { Provenance } from "./manifest.js";
 import { FolderWriter } from "./writer.js";
@@ -71,24 +73,24 @@ function randomFrom(name: string): () => number {
   };
 }
 
-export function stored(name: string, dtype: DType, shape: readonly number[], bytes: number): StoredTensor {
+export function tinyValues(name: string, length: number): Float32Array {
   const random = randomFrom(name);
-  return { dtype, shape, data: Uint8Array.from({ length: bytes }, () => 256 * random()) };
+  return Float32Array.from({ length }, () => random() - 0.5);
 }
 
-/** Bytes that no decoder has made, in the form of a coded matrix. */
+/** A matrix of the method "meta" with random codes, codebook and decoder. */
 export function syntheticMatrix(name: string, rows: number, columns: number): CodedMatrix {
-  return {
-    method: "trellis",
-    rows,
-    columns,
-    parameters: { codeBits: 4, widths: [2], interleave: 1, tailBiting: true, rotation: null },
-    tensors: new Map([
-      ["codes", stored(`${name}.codes`, "U8", [rows * columns * 0.25], rows * columns * 0.25)],
-      ["tables", stored(`${name}.tables`, "F16", [64], 128)],
-      ["scales", stored(`${name}.scales`, "F16", [rows], 2 * rows)],
-    ]),
-  };
+  const parameters = { d: 4, k: 16, hidden: 2, blocks: 2, rln: "rows", groupScale: true } as const;
+  const tensors = new Map<string, StoredTensor>();
+  for (const [suffix, { dtype, shape }] of Object.entries(metaTensors(rows, columns, parameters))) {
+    const values = tinyValues(`${name}.${suffix}`, elements(shape));
+    const data =
+      dtype === "F16"
+        ? f32ToBytes(values.map(Math.abs), "F16")
+        : Uint8Array.from(values, (value) => 256 * value);
+    tensors.set(suffix, { dtype, shape, data });
+  }
+  return { method: "meta", rows, columns, parameters, tensors };
 }
 
 export function tinyLayer(name: string, rows: number, columns: number): CodedLayer {
@@ -98,11 +100,6 @@ export function tinyLayer(name: string, rows: number, columns: number): CodedLay
     { rows: [8, rows] as const, matrix: syntheticMatrix(`${name}.1`, rows - 8, columns) },
   ];
   return { rows, columns, tiers };
-}
-
-export function tinyValues(name: string, length: number): Float32Array {
-  const random = randomFrom(name);
-  return Float32Array.from({ length }, () => random() - 0.5);
 }
 
 export interface TinyOptions {

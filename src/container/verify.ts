@@ -1,5 +1,6 @@
 /** Checks every byte of a PocketLLM folder against its manifest, and reports all that is wrong (Node only). */
 import { readdir } from "node:fs/promises";
+import { quote } from "../checkpoint/json.js";
 import { SafetensorsFile } from "../checkpoint/safetensors.js";
 import { InputError, throwIfAborted } from "../errors.js";
 import type { OnProgress } from "../progress.js";
@@ -20,7 +21,7 @@ export interface Verification {
 }
 
 /**
- * Reads every listed file once or twice. An unusable manifest is the only problem reported, since nothing can
+ * Reads every listed file up to three times: files, tensors, layers. An unusable manifest is the only problem reported, since nothing can
  * be checked without it; a weight file that the manifest does not list is a problem, as its bytes would count.
  */
 export async function verifyFolder(
@@ -71,7 +72,7 @@ export async function verifyFolder(
               tensors.push(name);
             else
               problems.push(
-                `${path}: tensor ${name} in ${file} does not match its SHA-256; copy the folder again`,
+                `${path}: tensor ${quote(name)} in ${file} does not match its SHA-256; copy the folder again`,
               );
           }
         });
@@ -88,7 +89,15 @@ export async function verifyFolder(
     }
     // What remains is whether it all makes a model: configuration, shapes, codec parameters.
     if (problems.length === 0)
-      await attempt(async () => await (await PocketFolder.open(folderOnDisk(path))).close());
+      await attempt(async () => {
+        const folder = await PocketFolder.open(folderOnDisk(path));
+        try {
+          for (const layer of folder.layers.keys()) await attempt(() => folder.coded(layer));
+          for (const name of folder.plainNames) await attempt(() => folder.plain(name));
+        } finally {
+          await folder.close();
+        }
+      });
     onProgress?.({ stage: "verifying", done: total, total });
     return { files, tensors, problems, unlisted };
   } finally {
