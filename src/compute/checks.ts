@@ -1,0 +1,105 @@
+/**
+ * Checks of operation arguments, shared by all backends so that each refuses the same calls. They cost a few
+ * comparisons a call, and a kernel that runs past a buffer would damage another one silently.
+ */
+import type {
+  AttentionOptions,
+  Backend,
+  Buffer,
+  MatmulOptions,
+  RopeOptions,
+  TrellisWeights,
+} from "./backend.js";
+
+/** Throws RangeError unless the buffer has at least `length` elements and `length` is a size. */
+export function checkLength(name: string, buffer: Buffer, length: number): void {
+  if (!(Number.isSafeInteger(length) && length >= 0 && length <= buffer.length))
+    throw new RangeError(`${name} needs ${length} elements and has ${buffer.length}`);
+}
+
+/** Throws RangeError unless `offset .. offset + length` lies inside the buffer. */
+export function checkRange(name: string, size: number, offset: number, length: number): void {
+  if (
+    !(Number.isInteger(offset) && Number.isInteger(length)) ||
+    offset < 0 ||
+    length < 0 ||
+    offset + length > size
+  )
+    throw new RangeError(`${name}: ${length} elements from ${offset} are not inside its ${size}`);
+}
+
+export function checkMatmul({ x, weight, bias, y, tokens, inputs, outputs }: MatmulOptions): void {
+  checkLength("matmul x", x, tokens * inputs);
+  checkLength("matmul weight", weight, outputs * inputs);
+  checkLength("matmul y", y, tokens * outputs);
+  if (bias) checkLength("matmul bias", bias, outputs);
+}
+
+export function checkIds(ids: Int32Array, rows: number): void {
+  for (const id of ids) if (id < 0 || id >= rows) throw new RangeError(`gather: row ${id} of ${rows}`);
+}
+
+export function checkRope({ x, cosines, sines, tokens, position, heads, headSize }: RopeOptions): void {
+  if (headSize % 2 !== 0) throw new RangeError(`rope: odd head size ${headSize}`);
+  checkLength("rope x", x, tokens * heads * headSize);
+  checkLength("rope cosines", cosines, ((position + tokens) * headSize) / 2);
+  checkLength("rope sines", sines, ((position + tokens) * headSize) / 2);
+}
+
+export function checkAttention(options: AttentionOptions): void {
+  const { query, keys, values, y, tokens, position, heads, kvHeads, headSize, window } = options;
+  if (kvHeads < 1 || heads % kvHeads !== 0)
+    throw new RangeError(`attention: ${heads} heads, ${kvHeads} kv heads`);
+  if (window !== null && window < 1) throw new RangeError(`attention: window of ${window} tokens`);
+  checkLength("attention query", query, tokens * heads * headSize);
+  checkLength("attention keys", keys, (position + tokens) * kvHeads * headSize);
+  checkLength("attention values", values, (position + tokens) * kvHeads * headSize);
+  checkLength("attention y", y, tokens * heads * headSize);
+}
+
+export function checkRotation({ x, y, signs, q, m, rows, columns }: Parameters<Backend["rotate"]>[0]): void {
+  const order = columns / m;
+  if (!(order >= 1 && Number.isInteger(Math.log2(order))))
+    throw new RangeError(`rotate: ${columns} columns are not ${m} times a power of two`);
+  checkLength("rotate x", x, rows * columns);
+  checkLength("rotate y", y, rows * columns);
+  checkLength("rotate signs", signs, columns);
+  checkLength("rotate q", q, m * m);
+}
+
+/** Sizes of a coded matrix that follow from its shape. */
+export interface TrellisShape {
+  readonly groups: number;
+  readonly pairs: number;
+  /** Distinct widths, ascending: the order of tables and maps. */
+  readonly distinct: readonly number[];
+  /** Codes in a window: 3 of 4 bits or 4 of 3 bits. */
+  readonly window: number;
+}
+
+/** Throws RangeError if the parts of a coded matrix do not fit together. */
+export function trellisShape(weight: TrellisWeights): TrellisShape {
+  const { rows, columns, codeBits, widths, interleave } = weight;
+  if (codeBits !== 3 && codeBits !== 4) throw new RangeError(`trellis: codes of ${codeBits} bits`);
+  if (widths.length === 0 || widths.some((w) => !Number.isInteger(w) || w < 1 || w > 4))
+    throw new RangeError(`trellis: group widths ${widths.join(", ")} are not 1 to 4`);
+  if (!Number.isInteger(interleave) || interleave < 1)
+    throw new RangeError(`trellis: interleave ${interleave}`);
+  const period = widths.reduce((sum, w) => sum + w, 0);
+  let groups = Math.floor(columns / period) * widths.length;
+  for (let rest = columns % period, i = 0; rest > 0; rest -= widths[i++]) groups++;
+  const pairs = Math.ceil(groups / 2);
+  const distinct = [...new Set(widths)].sort((a, b) => a - b);
+  const window = 12 / codeBits;
+  if (weight.codes.byteLength < pairs * rows)
+    throw new RangeError(`trellis codes need ${pairs * rows} bytes and have ${weight.codes.byteLength}`);
+  if (weight.maps.byteLength < distinct.length * window * 16)
+    throw new RangeError(`trellis maps need ${distinct.length * window * 16} bytes`);
+  checkLength(
+    "trellis tables",
+    weight.tables,
+    distinct.reduce((sum, w) => sum + 32 * w, 0),
+  );
+  checkLength("trellis scales", weight.scales, rows);
+  return { groups, pairs, distinct, window };
+}
