@@ -28,6 +28,8 @@ export interface EncodeResult {
 
 export interface MatrixCodec<Code> {
   readonly method: CodedMatrix["method"];
+  /** Whether matrices are to be coded side by side, a thread each; false where one keeps all threads busy. */
+  readonly concurrent: boolean;
   /** Every rate on offer for a matrix of this size, by ascending size. */
   rates(rows: number, columns: number): readonly Rate<Code>[];
   encode(input: EncodeInput<Code>): Promise<EncodeResult>;

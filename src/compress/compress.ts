@@ -118,7 +118,8 @@ async function runWith<Code>(
     });
     if (windows.length > 0)
       await codeCalibrated({ backend, checkpoint, plan, coder, windows, signal, onProgress });
-    else await codeWithoutData({ checkpoint, plan, coder, concurrency: backend.threads });
+    else
+      await codeWithoutData({ checkpoint, plan, coder, concurrency: codec.concurrent ? backend.threads : 1 });
 
     const coded = new Set(plan.matrices.map(({ name }) => `${name}.weight`));
     const order: string[] = [];

@@ -195,7 +195,7 @@ export function chooseK(
  * 2^(-2 rate) times what dimension d loses. Fitted to k-means of unit Gaussians: d 8: 0.325 at 1 bit, 0.175 at
  * 1.5; d 4: 0.100 at 2, 0.028 at 3.
  */
-function expectedError(d: number, rate: number): number {
+export function expectedError(d: number, rate: number): number {
   const loss = d === 8 ? 1.3 + 0.2 * (rate - 1) : 1.6 + 0.19 * (rate - 2);
   return 2 ** (-2 * rate) * loss;
 }
