@@ -1,12 +1,12 @@
 // Writes hostile and broken models, one file or folder an attack, each a valid tiny model with one thing wrong
-// (folders.mjs, files.mjs). README.md lists them. Needs `npm run build`.
+// (checkpoint-folders.mjs, checkpoint-files.mjs). README.md lists them. Needs `npm run build`.
 //
 // As a program: node test/hostile/checkpoints.mjs DIR
 import { cp, mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { FILES } from "./files.mjs";
-import { FOLDERS, VALID } from "./folders.mjs";
+import { FILES } from "./checkpoint-files.mjs";
+import { FOLDERS, VALID } from "./checkpoint-folders.mjs";
 import { makeTinyLlama } from "./tiny-llama.mjs";
 
 /**

@@ -1,361 +1,413 @@
-// The attacks on Hugging Face folders. Each works on a copy of a valid folder; README.md lists them.
-import { execFileSync } from "node:child_process";
+// Writes hostile and broken PocketLLM folders, one an attack, each from a valid tiny folder with one thing
+// wrong. folders.md lists them. Needs `npm run build`.
+//
+// As a program: node test/hostile/folders.mjs DIR
+import { createHash } from "node:crypto";
+import { readdirSync } from "node:fs";
 import { cp, mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { makeTinyLlama } from "./tiny-llama.mjs";
+import { fileURLToPath } from "node:url";
+import { writeTinyFolder } from "../../dist/container/tiny-folder.test.util.js";
 
-/** The valid model that is attacked: options of makeTinyLlama. */
-export const VALID = { layers: 1, hidden: 32, intermediate: 48, heads: 4, kvHeads: 2 };
+const MANIFEST = "pocketllm.json";
+const Q = "model.layers.0.self_attn.q_proj";
+const DOWN = "model.layers.0.mlp.down_proj";
+const NORM = "model.norm.weight";
+const HEAD = "lm_head";
 
-/** Rewrites the JSON file of a folder. */
-async function editJson(folder, file, edit) {
-  const path = join(folder, file);
-  const value = JSON.parse(await readFile(path, "utf8"));
-  await writeFile(path, JSON.stringify(edit(value) ?? value));
+/**
+ * Writes all into `dir`. Returns for each: `path`, `name`, `expect` (what the one line must say) and `when` it
+ * must be refused: "open" or "read" (some layer or tensor).
+ */
+export async function makeHostileFolders(dir) {
+  await mkdir(dir, { recursive: true });
+  const valid = join(dir, "valid");
+  await rm(valid, { recursive: true, force: true });
+  await writeTinyFolder({ out: valid, shardBytes: 6000 });
+  const cases = [];
+  for (const [name, expect, attack, when = "open"] of ATTACKS) {
+    const path = join(dir, name);
+    await rm(path, { recursive: true, force: true });
+    await cp(valid, path, { recursive: true });
+    await attack(path);
+    cases.push({ name, path, expect, when });
+  }
+  await rm(valid, { recursive: true });
+  return cases;
 }
 
-const config = (change) => (folder) => editJson(folder, "config.json", (value) => ({ ...value, ...change }));
+const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
-/** Rewrites model.safetensors: `edit` changes the parsed header and may return other data bytes. */
-async function editSafetensors(folder, edit) {
-  const path = join(folder, "model.safetensors");
+/** Writes a manifest with a seal that fits, so that only what is inside can be refused. */
+async function seal(folder, value) {
+  const { sha256: _, ...rest } = value;
+  const body = `${JSON.stringify(rest).slice(0, -1)},`;
+  await writeFile(join(folder, MANIFEST), `${body}"sha256":"${sha256(body)}"}\n`);
+}
+
+/** Changes the manifest and seals it again. */
+const manifest = (edit) => async (folder) => {
+  const value = JSON.parse(await readFile(join(folder, MANIFEST), "utf8"));
+  await seal(folder, edit(value) ?? value);
+};
+
+/** Renames a key of an object, at its place. */
+function rename(object, from, to) {
+  return Object.fromEntries(Object.entries(object).map(([key, value]) => [key === from ? to : key, value]));
+}
+
+/** Changes one byte of a file without changing its size. */
+async function flip(path, at) {
+  const file = await open(path, "r+");
+  const byte = Buffer.alloc(1);
+  await file.read(byte, 0, 1, at);
+  byte[0] ^= 1;
+  await file.write(byte, 0, 1, at);
+  await file.close();
+}
+
+async function readShard(path) {
   const bytes = await readFile(path);
   const length = Number(bytes.readBigUInt64LE(0));
   const header = JSON.parse(bytes.toString("utf8", 8, 8 + length));
-  const data = bytes.subarray(8 + length);
-  const result = (await edit(header, data)) ?? data;
-  await writeSafetensorsText(path, JSON.stringify(header), result);
+  return { header, data: bytes.subarray(8 + length), dataOffset: 8 + length };
 }
 
-async function writeSafetensorsText(path, json, data) {
-  const text = Buffer.from(json);
+/** Changes a stored tensor's bytes and lets the manifest vouch for them. */
+const tensor = (name, edit) => async (folder) => {
+  const value = JSON.parse(await readFile(join(folder, MANIFEST), "utf8"));
+  const { file } = value.tensors[name];
+  const { header, data } = await readShard(join(folder, file));
+  const [begin, end] = header[name].data_offsets;
+  edit(data.subarray(begin, end));
+  const text = Buffer.from(JSON.stringify(header));
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(text.length));
-  await writeFile(path, Buffer.concat([length, text, data]));
-}
+  const bytes = Buffer.concat([length, text, data]);
+  await writeFile(join(folder, file), bytes);
+  value.files[file] = { bytes: bytes.length, sha256: sha256(bytes) };
+  value.tensors[name].sha256 = sha256(data.subarray(begin, end));
+  await seal(folder, value);
+};
 
-/** Moves every tensor that begins at or after `from` by `bytes`. */
-function shift(header, from, bytes) {
-  for (const entry of Object.values(header))
-    if (entry.data_offsets?.[0] >= from) entry.data_offsets = entry.data_offsets.map((at) => at + bytes);
-}
+/** Changes config.json and lets the manifest vouch for it. */
+const config = (change) => async (folder) => {
+  const path = join(folder, "config.json");
+  await writeFile(path, JSON.stringify({ ...JSON.parse(await readFile(path, "utf8")), ...change }));
+  const bytes = await readFile(path);
+  await manifest(({ files }) => {
+    files["config.json"] = { bytes: bytes.length, sha256: sha256(bytes) };
+  })(folder);
+};
 
-const NORM = "model.norm.weight";
-const Q = "model.layers.0.self_attn.q_proj.weight";
+const firstShard = (folder) =>
+  join(
+    folder,
+    readdirSync(folder).find((name) => name.startsWith("model-00001")),
+  );
 
-/** Changes one value of a tensor. */
-const poison = (value) => (folder) =>
-  editSafetensors(folder, (header, data) => {
-    data.writeFloatLE(value, header[Q].data_offsets[0] + 4 * 33);
+/** Changes a layer's parameters. */
+const parameters = (layer, change) =>
+  manifest(({ layers }) => {
+    Object.assign(layers[layer].parameters, change);
   });
-
-async function removeTensor(folder, name) {
-  await editSafetensors(folder, (header, data) => {
-    const [begin, end] = header[name].data_offsets;
-    delete header[name];
-    shift(header, end, begin - end);
-    return Buffer.concat([data.subarray(0, begin), data.subarray(end)]);
-  });
-}
-
-async function addTensor(folder, name) {
-  await editSafetensors(folder, (header, data) => {
-    header[name] = { dtype: "F32", shape: [2], data_offsets: [data.length, data.length + 8] };
-    return Buffer.concat([data, Buffer.alloc(8)]);
-  });
-}
-
-/** Splits the folder into two shards with an index and lets `edit` change the index's weight_map. */
-async function sharded(folder, edit) {
-  await rm(join(folder, "model.safetensors"));
-  await makeTinyLlama(folder, { ...VALID, shards: 2 });
-  await editJson(folder, "model.safetensors.index.json", ({ weight_map }) => edit(weight_map));
-}
 
 /** [name, what the refusal must say, attack on a valid folder, when it must be refused] */
-export const FOLDERS = [
+const ATTACKS = [
+  ["no-manifest", /has no pocketllm\.json, so it is no PocketLLM folder/, (f) => rm(join(f, MANIFEST))],
+  ["manifest-empty", /pocketllm\.json: is not valid JSON/, (f) => writeFile(join(f, MANIFEST), "")],
   [
-    "truncated-safetensors",
-    /claims bytes .*cut short/,
-    async (f) => {
-      const handle = await open(join(f, "model.safetensors"), "r+");
-      await handle.truncate((await handle.stat()).size - 100);
-      await handle.close();
-    },
+    "manifest-not-json",
+    /pocketllm\.json: is not valid JSON/,
+    (f) => writeFile(join(f, MANIFEST), "PK\u0003\u0004"),
   ],
-  ["empty-safetensors", /has 0 bytes/, (f) => writeFile(join(f, "model.safetensors"), "")],
+  ["manifest-not-an-object", /is not a JSON object/, (f) => writeFile(join(f, MANIFEST), "[1]\n")],
   [
-    "header-of-2-60-bytes",
-    /claims a header of 1152921504606846976 bytes/,
+    "manifest-truncated",
+    /pocketllm\.json: is not valid JSON/,
     async (f) => {
-      const handle = await open(join(f, "model.safetensors"), "r+");
-      const length = Buffer.alloc(8);
-      length.writeBigUInt64LE(2n ** 60n);
-      await handle.write(length, 0, 8, 0);
-      await handle.close();
+      const bytes = await readFile(join(f, MANIFEST));
+      await writeFile(join(f, MANIFEST), bytes.subarray(0, bytes.length / 2));
     },
   ],
   [
-    "header-not-json",
-    /not valid JSON/,
-    (f) => writeSafetensorsText(join(f, "model.safetensors"), '{"a":', Buffer.alloc(0)),
+    "manifest-edited",
+    /does not match its own SHA-256/,
+    async (f) => {
+      const text = await readFile(join(f, MANIFEST), "utf8");
+      await writeFile(join(f, MANIFEST), text.replace('"d":4', '"d":8'));
+    },
   ],
   [
-    "overlapping-tensors",
-    /overlap/,
-    (f) =>
-      editSafetensors(f, (header, data) => {
-        const [begin] = header[NORM].data_offsets;
-        shift(header, begin, -64);
-        return data.subarray(0, data.length - 64);
-      }),
+    "manifest-of-65-megabytes",
+    /has 68157440 bytes, more than the limit/,
+    async (f) => {
+      const file = await open(join(f, MANIFEST), "r+");
+      await file.truncate(65 * 2 ** 20);
+      await file.close();
+    },
   ],
   [
-    "hole-between-tensors",
-    /64 bytes before tensor .* belong to no tensor/,
-    (f) =>
-      editSafetensors(f, (header, data) => {
-        const [begin] = header[NORM].data_offsets;
-        shift(header, begin, 64);
-        return Buffer.concat([data, Buffer.alloc(64)]);
-      }),
-  ],
-  [
-    "bytes-after-the-last-tensor",
-    /last 64 bytes belong to no tensor/,
-    (f) => editSafetensors(f, (_, data) => Buffer.concat([data, Buffer.alloc(64)])),
-  ],
-  [
-    "size-not-shape-times-dtype",
-    /"model\.norm\.weight" has 128 bytes, but F16 of shape \[32\] takes 64/,
-    (f) =>
-      editSafetensors(f, (header) => {
-        header[NORM].dtype = "F16";
-      }),
-  ],
-  [
-    "shape-product-overflow",
-    /"model\.norm\.weight" .* takes Infinity/,
-    (f) =>
-      editSafetensors(f, (header) => {
-        header[NORM].shape = [2 ** 40, 2 ** 40, 2 ** 40];
-      }),
-  ],
-  [
-    "unknown-dtype",
-    /"model\.norm\.weight" has the type "F8_E4M3"/,
-    (f) =>
-      editSafetensors(f, (header) => {
-        header[NORM].dtype = "F8_E4M3";
-      }),
-  ],
-  ["line-breaks-in-a-name", /"a\\nb\\u001b/, (f) => addTensor(f, "a\nb\u001b[31m")],
-  [
-    "duplicate-tensor",
+    "manifest-duplicate-key",
     /"model\.norm\.weight" appears twice/,
     async (f) => {
-      const path = join(f, "model.safetensors");
-      const bytes = await readFile(path);
-      const length = Number(bytes.readBigUInt64LE(0));
-      const json = bytes.toString("utf8", 8, 8 + length).trim();
-      await writeSafetensorsText(
-        path,
-        json.replace("model.layers.0.input_layernorm.weight", NORM),
-        bytes.subarray(8 + length),
-      );
+      const text = await readFile(join(f, MANIFEST), "utf8");
+      await writeFile(join(f, MANIFEST), text.replace("model.layers.1.input_layernorm.weight", NORM));
     },
   ],
-  ["nan-weights", /q_proj\.weight" holds NaN at \[1, 1\]/, poison(Number.NaN), "read"],
   [
-    "infinite-weights",
-    /q_proj\.weight" holds -Infinity at \[1, 1\]/,
-    poison(Number.NEGATIVE_INFINITY),
-    "read",
-  ],
-  ["missing-tensor", /q_proj\.weight" is missing/, (f) => removeTensor(f, Q)],
-  [
-    "missing-head",
-    /"lm_head\.weight" is missing and tie_word_embeddings is not set/,
-    (f) => removeTensor(f, "lm_head.weight"),
-  ],
-  [
-    "extra-tensor",
-    /"model\.layers\.0\.self_attn\.sinks" is not a part of a llama model/,
-    (f) => addTensor(f, "model.layers.0.self_attn.sinks"),
-  ],
-  [
-    "wrong-shape",
-    /q_proj\.weight" has the shape \[16, 64\] where the configuration asks for \[32, 32\]/,
-    (f) =>
-      editSafetensors(f, (header) => {
-        header[Q].shape = [16, 64];
-      }),
-  ],
-  [
-    "integer-weights",
-    /"model\.norm\.weight" holds I32/,
-    (f) =>
-      editSafetensors(f, (header) => {
-        header[NORM].dtype = "I32";
-      }),
-  ],
-  [
-    "weights-are-a-folder",
+    "manifest-is-a-folder",
     /not a regular file/,
     async (f) => {
-      await rm(join(f, "model.safetensors"));
-      await mkdir(join(f, "model.safetensors"));
+      await rm(join(f, MANIFEST));
+      await mkdir(join(f, MANIFEST));
     },
   ],
+  ["other-format", /format is not "pocketllm"/, manifest((m) => ({ ...m, format: "gguf" }))],
   [
-    "pickle-only",
-    /pytorch_model\.bin is a Python pickle/,
+    "future-version",
+    /format version 2, this program reads version 1/,
+    manifest((m) => ({ ...m, version: 2 })),
+  ],
+  ["version-as-text", /version is "1"/, manifest((m) => ({ ...m, version: "1" }))],
+  ["no-version", /version is missing/, manifest(({ version: _, ...m }) => m)],
+  ["no-files", /files is missing/, manifest(({ files: _, ...m }) => m)],
+  ["no-tensors", /tensors is missing/, manifest(({ tensors: _, ...m }) => m)],
+  ["no-layers", /layers is missing/, manifest(({ layers: _, ...m }) => m)],
+  ["layers-as-array", /layers is not an object/, manifest((m) => ({ ...m, layers: [] }))],
+  ["no-provenance", /provenance is missing/, manifest(({ provenance: _, ...m }) => m)],
+  [
+    "no-parameters",
+    /q_proj"\]\.parameters is missing/,
+    manifest(({ layers }) => {
+      delete layers[Q].parameters;
+    }),
+  ],
+  [
+    "path-traversal",
+    /\["\.\.\/outside\.json"\] is not a plain file name/,
+    manifest((m) => ({ ...m, files: rename(m.files, "tokenizer.json", "../outside.json") })),
+  ],
+  [
+    "absolute-path",
+    /\["\/etc\/passwd"\] is not a plain file name/,
+    manifest((m) => ({ ...m, files: rename(m.files, "tokenizer.json", "/etc/passwd") })),
+  ],
+  [
+    "windows-path",
+    /is not a plain file name/,
+    manifest((m) => ({ ...m, files: rename(m.files, "tokenizer.json", "..\\outside.json") })),
+  ],
+  [
+    "prototype-as-name",
+    /is not a plain file name/,
+    manifest((m) => ({ ...m, files: rename(m.files, "tokenizer.json", "__proto__") })),
+  ],
+  [
+    "line-breaks-in-a-name",
+    /a\\nb.* is not a usable tensor name/,
+    manifest((m) => ({ ...m, tensors: rename(m.tensors, NORM, "a\nb\u001b[31m") })),
+  ],
+  [
+    "absurd-file-size",
+    /bytes is 1152921504606847000, expected a whole number/,
+    manifest(({ files }) => {
+      files["tokenizer.json"].bytes = 2 ** 60;
+    }),
+  ],
+  [
+    "absurd-tensor-shape",
+    /bytes is 32, which is not F16 \[1099511627776, 1099511627776\]/,
+    manifest(({ tensors }) => {
+      tensors[NORM].shape = [2 ** 40, 2 ** 40];
+    }),
+  ],
+  [
+    "absurd-rank",
+    /shape has 1000 elements, at most 8 are read/,
+    manifest(({ tensors }) => {
+      tensors[NORM].shape = Array(1000).fill(1);
+    }),
+  ],
+  [
+    "absurd-rows",
+    /rows is 1099511627776, expected a whole number/,
+    manifest(({ layers }) => {
+      layers[Q].rows = 2 ** 40;
+    }),
+  ],
+  [
+    "fractional-rows",
+    /rows is 16\.5/,
+    manifest(({ layers }) => {
+      layers[Q].rows = 16.5;
+    }),
+  ],
+  [
+    "parameters-nested-deeply",
+    /parameters is nested too deeply/,
+    parameters(Q, { deep: JSON.parse("[".repeat(30) + "]".repeat(30)) }),
+  ],
+  [
+    "hash-not-hex",
+    /sha256 has an unusable value/,
+    manifest(({ files }) => {
+      files["config.json"].sha256 = "f".repeat(63);
+    }),
+  ],
+  [
+    "unknown-method",
+    /method is "aqlm", expected trellis or meta/,
+    manifest(({ layers }) => {
+      layers[Q].method = "aqlm";
+    }),
+  ],
+  [
+    "tensor-twice-in-a-layer",
+    /tensors names a tensor twice/,
+    manifest(({ layers }) => {
+      layers[Q].tensors[1] = layers[Q].tensors[0];
+    }),
+  ],
+  [
+    "suffix-with-a-path",
+    /unusable value "\.\.\/codes"/,
+    manifest(({ layers }) => {
+      layers[Q].tensors[0] = "../codes";
+    }),
+  ],
+  [
+    "layer-needs-unlisted-tensor",
+    /needs tensor model\.layers\.0\.self_attn\.q_proj\.ghost/,
+    manifest(({ layers }) => {
+      layers[Q].tensors[0] = "ghost";
+    }),
+  ],
+  [
+    "tiers-overlap",
+    /tiers\[1\]\.rows\[0\] is 7/,
+    manifest(({ layers }) => {
+      layers[HEAD].tiers[1].rows[0] = 7;
+    }),
+  ],
+  [
+    "tiers-leave-rows-out",
+    /tiers end at row 8 of 32/,
+    manifest(({ layers, tensors, ...m }) => {
+      layers[HEAD].tiers.pop();
+      return { ...m, layers, tensors };
+    }),
+  ],
+  [
+    "tier-of-other-columns",
+    /columns is 8, the layer has 16/,
+    manifest(({ layers }) => {
+      layers[HEAD].tiers[0].columns = 8;
+    }),
+  ],
+  [
+    "tensor-in-no-weight-file",
+    /file is not a safetensors file of the folder/,
+    manifest(({ tensors }) => {
+      tensors[NORM].file = "tokenizer.json";
+    }),
+  ],
+  [
+    "tensor-in-the-wrong-shard",
+    /tensor "model\.norm\.weight" is not in pocketllm\.json/,
+    manifest(({ tensors }) => {
+      tensors[NORM].file = Object.values(tensors)[0].file;
+    }),
+  ],
+  [
+    "tensor-not-in-the-file",
+    /has no tensor "model\.extra", but pocketllm\.json lists it/,
+    manifest(({ tensors }) => {
+      tensors["model.extra"] = tensors[NORM];
+    }),
+  ],
+  [
+    "tensor-of-another-type",
+    /tensor "model\.norm\.weight" is F16 \[16\], pocketllm\.json says BF16 \[16\]/,
+    manifest(({ tensors }) => {
+      tensors[NORM].dtype = "BF16";
+    }),
+  ],
+  ["missing-shard", /model-00001-of-0000\d\.safetensors is missing/, (f) => rm(firstShard(f))],
+  [
+    "shard-cut-short",
+    /model-00001-of-0000\d\.safetensors: has \d+ bytes where pocketllm\.json says \d+/,
     async (f) => {
-      await rm(join(f, "model.safetensors"));
-      await writeFile(join(f, "pytorch_model.bin"), "PK");
+      const file = await open(firstShard(f), "r+");
+      await file.truncate((await file.stat()).size - 1);
+      await file.close();
     },
   ],
-  ["no-weights", /has no model\.safetensors/, (f) => rm(join(f, "model.safetensors"))],
-  ["no-config", /has no config\.json/, (f) => rm(join(f, "config.json"))],
-  ["already-compressed", /is a PocketLLM folder/, (f) => writeFile(join(f, "pocketllm.json"), "{}")],
+  ["missing-config", /config\.json is missing/, (f) => rm(join(f, "config.json"))],
+  ["missing-tokenizer", /tokenizer\.json is missing/, (f) => rm(join(f, "tokenizer.json"))],
   [
-    "config-not-json",
-    /config\.json: is not valid JSON/,
-    (f) => writeFile(join(f, "config.json"), "{'a': 1}"),
+    "config-not-listed",
+    /has no config\.json in pocketllm\.json/,
+    manifest(({ files }) => {
+      delete files["config.json"];
+    }),
   ],
   [
-    "config-too-long",
-    /config\.json: has \d+ bytes, more than the limit/,
-    config({ padding: " ".repeat(2 ** 20) }),
+    "config-of-another-model",
+    /q_proj\.weight" has the shape \[16, 16\] where the configuration asks for \[24, 16\]/,
+    config({ head_dim: 12 }),
   ],
   [
-    "config-deeply-nested",
-    /config\.json: is nested deeper than 64 levels/,
-    (f) => writeFile(join(f, "config.json"), `{"a":${"[".repeat(250000)}${"]".repeat(250000)}}`),
+    "config-of-more-layers",
+    /"model\.layers\.2\.input_layernorm\.weight" is missing/,
+    config({ num_hidden_layers: 3 }),
+  ],
+  ["config-of-fewer-layers", /is coded but no layer of the model/, config({ num_hidden_layers: 1 })],
+  [
+    "matrix-of-another-shape",
+    /down_proj\.weight" has the shape \[24, 16\]/,
+    manifest(({ layers }) => {
+      Object.assign(layers[DOWN], { rows: 24, columns: 16 });
+    }),
   ],
   [
-    "duplicate-config-key",
-    /"hidden_size" appears twice/,
+    "flipped-byte-in-a-shard",
+    /tensor "model\.embed_tokens\.codes" in model-00001-of-0000\d\.safetensors does not match its SHA-256/,
     async (f) => {
-      const path = join(f, "config.json");
-      const text = await readFile(path, "utf8");
-      await writeFile(path, text.replace("{", '{"hidden_size": 64,'));
+      const path = firstShard(f);
+      const { header, dataOffset } = await readShard(path);
+      await flip(path, dataOffset + header["model.embed_tokens.codes"].data_offsets[0] + 5);
     },
-  ],
-  ["unknown-architecture", /the architecture "gpt2" is not supported/, config({ model_type: "gpt2" })],
-  [
-    "unknown-class",
-    /class "LlamaForSequenceClassification" is not supported/,
-    config({ architectures: ["LlamaForSequenceClassification"] }),
-  ],
-  ["mixture-of-experts", /the architecture "mixtral" is not supported/, config({ model_type: "mixtral" })],
-  [
-    "unknown-rope-scaling",
-    /rope scaling of type "yarn" is not supported/,
-    config({ rope_scaling: { rope_type: "yarn", factor: 4 } }),
-  ],
-  ["unknown-activation", /hidden_act "gelu" is not supported/, config({ hidden_act: "gelu" })],
-  [
-    "quantised-bitsandbytes",
-    /quantised already \("bitsandbytes"\)/,
-    config({ quantization_config: { quant_method: "bitsandbytes", load_in_4bit: true } }),
+    "read",
   ],
   [
-    "quantised-gptq",
-    /q_proj\.qweight".*a quantised model cannot be read/,
-    async (f) => {
-      await removeTensor(f, Q);
-      await addTensor(f, Q.replace("weight", "qweight"));
-    },
+    "codes-of-the-wrong-size",
+    /q_proj: tensor "codes" is U8 \[\d+\], not U8 \[\d+\]/,
+    parameters(Q, { k: 32 }),
+    "read",
+  ],
+  ["codebook-of-2-40-entries", /q_proj: k must be/, parameters(Q, { k: 2 ** 40 }), "read"],
+  ["no-such-sub-vector", /q_proj: d must be 4 or 8, not 0/, parameters(Q, { d: 0 }), "read"],
+  ["parameter-of-the-wrong-type", /q_proj: d must be 4 or 8/, parameters(Q, { d: "4" }), "read"],
+  [
+    "codebook-of-nan",
+    /q_proj: tensor "codebook" has numbers that are not finite/,
+    tensor(`${Q}.codebook`, (bytes) => bytes.writeUInt16LE(0x7e00, 4)),
+    "read",
   ],
   [
-    "heads-that-do-not-divide",
-    /head_dim is 10\.6/,
-    config({ num_attention_heads: 3, num_key_value_heads: 3 }),
+    "norm-of-infinity",
+    /tensor "model\.norm\.weight" holds a value that is not finite/,
+    tensor(NORM, (bytes) => bytes.writeUInt16LE(0x7c00, 4)),
+    "read",
   ],
-  [
-    "kv-heads-that-do-not-divide",
-    /not a multiple of num_key_value_heads 3/,
-    config({ num_key_value_heads: 3 }),
-  ],
-  ["absurd-hidden-size", /hidden_size is 1099511627776/, config({ hidden_size: 2 ** 40 })],
-  [
-    "absurd-layers",
-    /"model\.layers\.1\.input_layernorm\.weight" is missing/,
-    config({ num_hidden_layers: 1024 }),
-  ],
-  ["negative-vocabulary", /vocab_size is -1/, config({ vocab_size: -1 })],
-  ["number-as-text", /num_hidden_layers is "1"/, config({ num_hidden_layers: "1" })],
-  ["eos-outside-vocabulary", /eos_token_id 320 is not a token/, config({ eos_token_id: [256, 320] })],
-  [
-    "index-names-missing-shard",
-    /model-00003-of-00002\.safetensors: is missing/,
-    (f) =>
-      sharded(f, (map) => {
-        map[Q] = "model-00003-of-00002.safetensors";
-      }),
-  ],
-  [
-    "index-path-traversal",
-    /"\.\.\/outside\.safetensors", which is not the name/,
-    (f) =>
-      sharded(f, (map) => {
-        map[Q] = "../outside.safetensors";
-      }),
-  ],
-  [
-    "index-names-wrong-shard",
-    /model-00002-of-00002\.safetensors: tensor ".*q_proj\.weight" is missing/,
-    (f) =>
-      sharded(f, (map) => {
-        map[Q] = "model-00002-of-00002.safetensors";
-      }),
-  ],
-  [
-    "index-without-map",
-    /has no weight_map/,
-    async (f) => {
-      await rm(join(f, "model.safetensors"));
-      await writeFile(join(f, "model.safetensors.index.json"), "{}");
-    },
-  ],
-  [
-    "tensor-in-two-shards",
-    /is in .* too/,
-    async (f) => {
-      await sharded(f, (map) => {
-        const names = Object.keys(map).filter((name) => map[name].startsWith("model-00001"));
-        const shard = (i) => `model-0000${i === 0 ? 2 : 1}-of-00002.safetensors`;
-        return { weight_map: Object.fromEntries(names.map((name, i) => [name, shard(i)])) };
-      });
-      await cp(join(f, "model-00001-of-00002.safetensors"), join(f, "model-00002-of-00002.safetensors"));
-    },
-  ],
-  [
-    "tokenizer-not-json",
-    /tokenizer\.json: is not valid JSON/,
-    (f) => writeFile(join(f, "tokenizer.json"), "x"),
-    "tokenizer",
-  ],
-  [
-    "tokenizer-only-sentencepiece",
-    /has tokenizer\.model but no tokenizer\.json/,
-    async (f) => {
-      await rm(join(f, "tokenizer.json"));
-      await writeFile(join(f, "tokenizer.model"), "x");
-    },
-    "tokenizer",
-  ],
-  ...(process.platform === "win32"
-    ? []
-    : [
-        [
-          "weights-are-a-pipe",
-          /not a regular file/,
-          async (f) => {
-            await rm(join(f, "model.safetensors"));
-            execFileSync("mkfifo", [join(f, "model.safetensors")]);
-          },
-        ],
-      ]),
 ];
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const [, , dir] = process.argv;
+  if (!dir) {
+    console.error("usage: node test/hostile/folders.mjs DIR");
+    process.exit(2);
+  }
+  for (const { path } of await makeHostileFolders(dir)) console.log(path);
+}
