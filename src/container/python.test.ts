@@ -1,0 +1,148 @@
+/**
+ * docs/format.md is enough to write a reader from: the Python reader of test/readers, which shares no code with
+ * this program, decodes the same weights. Needs Python with numpy ($POCKETLLM_PYTHON or python3).
+ */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import type { CodedMatrix, StoredTensor } from "../codec/coded.js";
+import { decodeMeta, metaTensors } from "../codec/meta/decode.js";
+import { bf16ToNumber, f32ToBytes, numberToBf16, roundToF16 } from "../tensor/dtype.js";
+import { elements } from "./folder.js";
+import { type CodedLayer, matricesOf } from "./layer.js";
+import { TINY_CONFIG, TINY_FINGERPRINT, TINY_PROVENANCE, tinyValues } from "./tiny-folder.test.util.js";
+import { FolderWriter } from "./writer.js";
+
+const PYTHON = process.env["POCKETLLM_PYTHON"] ?? "python3";
+const READER = fileURLToPath(new URL("../../test/readers/read_pocketllm.py", import.meta.url));
+
+function hasNumpy(): boolean {
+  try {
+    execFileSync(PYTHON, ["-c", "import numpy"], { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+}
+const skip = hasNumpy() ? false : `${PYTHON} with numpy is not installed`;
+
+/** Random codes and positive numbers: everything that a decoder takes, whether or not an encoder would make it. */
+function randomTensors(
+  name: string,
+  shapes: Readonly<Record<string, Pick<StoredTensor, "dtype" | "shape">>>,
+): Map<string, StoredTensor> {
+  const tensors = new Map<string, StoredTensor>();
+  for (const [suffix, { dtype, shape }] of Object.entries(shapes)) {
+    const values = tinyValues(`${name}.${suffix}`, elements(shape));
+    const data =
+      dtype === "F16"
+        ? f32ToBytes(suffix === "statistics" ? values.map((v) => v + 1) : values, "F16")
+        : Uint8Array.from(values, (value) => 256 * (value + 0.5));
+    tensors.set(suffix, { dtype, shape, data });
+  }
+  return tensors;
+}
+
+function metaMatrix(
+  name: string,
+  rows: number,
+  columns: number,
+  change: Record<string, unknown>,
+): CodedMatrix {
+  const shape = { d: 8, k: 64, hidden: 16, blocks: 3, rln: "rows", groupScale: true, ...change } as const;
+  const tensors = randomTensors(name, metaTensors(rows, columns, shape));
+  return { method: "meta", rows, columns, parameters: shape, tensors };
+}
+
+let work: string;
+before(async () => {
+  work = await mkdtemp(join(tmpdir(), "pocketllm-python-"));
+});
+after(() => rm(work, { recursive: true, force: true }));
+
+/** Writes layers and plain tensors to a folder, has Python decode it, and gives what it read by name. */
+async function readInPython(
+  name: string,
+  layers: ReadonlyMap<string, CodedLayer>,
+  plain: ReadonlyMap<string, Float32Array> = new Map(),
+): Promise<(tensor: string) => Promise<Float32Array>> {
+  const folder = join(work, name);
+  const out = join(work, `${name}-decoded`);
+  await mkdir(out);
+  const writer = await FolderWriter.open(folder, { resume: false, fingerprint: TINY_FINGERPRINT });
+  for (const [layer, coded] of layers) await writer.putCoded(layer, coded);
+  for (const [tensor, values] of plain) await writer.putPlain(tensor, values, [values.length]);
+  await writer.finish({
+    config: TINY_CONFIG,
+    tokenizerFiles: null,
+    generationConfig: null,
+    provenance: TINY_PROVENANCE,
+    order: [...layers.keys(), ...plain.keys()],
+    shardBytes: 20_000,
+  });
+  execFileSync(PYTHON, [READER, folder, out], { stdio: ["ignore", "ignore", "inherit"] });
+  return async (tensor) => {
+    const bytes = await readFile(join(out, `${tensor}.f32`));
+    return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
+  };
+}
+
+/** Largest difference relative to the largest weight. */
+function assertClose(actual: Float32Array, expected: Float32Array, name: string): void {
+  assert.equal(actual.length, expected.length, name);
+  let largest = 0;
+  let difference = 0;
+  expected.forEach((value, i) => {
+    largest = Math.max(largest, Math.abs(value));
+    difference = Math.max(difference, Math.abs(value - actual[i]));
+  });
+  assert.ok(largest > 0, name);
+  assert.ok(difference <= 1e-5 * largest, `${name}: off by ${difference} of ${largest}`);
+}
+
+test("Python reads plain tensors in F16 and BF16", { skip }, async () => {
+  const plain = new Map([
+    ["f16", Float32Array.of(1, -2.5, 0.1)],
+    ["bf16", Float32Array.of(1, -1e20, 0)],
+  ]);
+  const read = await readInPython("plain", new Map(), plain);
+  assert.deepEqual(await read("f16"), plain.get("f16")!.map(roundToF16));
+  assert.deepEqual(
+    await read("bf16"),
+    plain.get("bf16")!.map((value) => bf16ToNumber(numberToBf16(value))),
+  );
+});
+
+test("Python decodes the method meta", { skip }, async () => {
+  const layers = new Map<string, CodedMatrix>();
+  const add = (rows: number, columns: number, change: Record<string, unknown>) => {
+    const name = `${Object.values(change).join("-") || "default"}-${rows}x${columns}`;
+    layers.set(name, metaMatrix(name, rows, columns, change));
+  };
+  for (const rln of ["rows", "columns", "off"])
+    for (const groupScale of [true, false]) add(24, 32, { rln, groupScale });
+  add(7, 40, { rln: "columns" });
+  add(9, 8, { rln: "columns" });
+  add(16, 24, { d: 4, k: 1024, hidden: 5, blocks: 1 });
+  const read = await readInPython("meta", layers);
+  for (const [name, matrix] of layers) assertClose(await read(`${name}.weight`), decodeMeta(matrix), name);
+});
+
+test("Python puts the tiers of a matrix together", { skip }, async () => {
+  const parts = [metaMatrix("first", 5, 16, { k: 256 }), metaMatrix("second", 9, 16, { d: 4 })];
+  const layer = {
+    rows: 14,
+    columns: 16,
+    tiers: [
+      { rows: [0, 5] as const, matrix: parts[0] },
+      { rows: [5, 14] as const, matrix: parts[1] },
+    ],
+  };
+  const read = await readInPython("tiers", new Map([["lm_head", layer]]));
+  const expected = matricesOf(layer).flatMap((matrix) => [...decodeMeta(matrix)]);
+  assertClose(await read("lm_head.weight"), Float32Array.from(expected), "lm_head");
+});
