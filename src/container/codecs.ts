@@ -1,8 +1,21 @@
 /** The one place that tells coding methods apart: what each method's code is asked for by the rest of the program. */
 import type { CodedMatrix } from "../codec/coded.js";
-import { validateMeta } from "../codec/meta/decode.js";
+import { decodeMeta, metaLinear, validateMeta } from "../codec/meta/decode.js";
+import type { Backend } from "../compute/backend.js";
+import type { Linear } from "../compute/linear.js";
 
-/** Checks a coded matrix from outside. Throws CorruptFileError; `name` is the layer's, for the message. */
-export function validateMatrix(matrix: CodedMatrix, name: string): void {
-  if (matrix.method === "meta") validateMeta(matrix, name);
+interface Codec {
+  /** Checks a coded matrix from outside. Throws CorruptFileError; `name` is the layer's, for the message. */
+  validate(matrix: CodedMatrix, name?: string): void;
+  /** The weights [rows, columns] that it stands for. */
+  decode(matrix: CodedMatrix, name?: string): Float32Array;
+  linear(backend: Backend, matrix: CodedMatrix, bias?: Float32Array, name?: string): Linear;
+}
+
+const CODECS: Readonly<Record<CodedMatrix["method"], Codec>> = {
+  meta: { validate: validateMeta, decode: decodeMeta, linear: metaLinear },
+};
+
+export function codecOf({ method }: CodedMatrix): Codec {
+  return CODECS[method];
 }

@@ -14,7 +14,7 @@ import { expectedTensors } from "../checkpoint/tensors.js";
 import type { StoredTensor } from "../codec/coded.js";
 import { CorruptFileError, InputError } from "../errors.js";
 import { bytesToF32 } from "../tensor/dtype.js";
-import { validateMatrix } from "./codecs.js";
+import { codecOf } from "./codecs.js";
 import type { FolderSource } from "./folder-source.js";
 import { type CodedLayer, matricesOf } from "./layer.js";
 import {
@@ -117,7 +117,7 @@ export class PocketFolder {
       stored.push({ dtype, shape, data: await this.#read(name) });
     }
     const coded = restoreLayer(entry, stored);
-    for (const matrix of matricesOf(coded)) validateMatrix(matrix, `${this.name}: ${layer}`);
+    for (const matrix of matricesOf(coded)) codecOf(matrix).validate(matrix, `${this.name}: ${layer}`);
     return coded;
   }
 
