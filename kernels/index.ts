@@ -1,3 +1,14 @@
+export * from "./attention";
 export * from "./core";
+export * from "./elementwise";
+export { choleskyFactor } from "./encode/cholesky";
+export { encodeGroups } from "./encode/groups";
+export { rotateColumns, transpose, transposeInPlace } from "./encode/linear-algebra";
 export * from "./encode/meta-nearest";
 export * from "./encode/meta-network";
+export { viterbi } from "./encode/viterbi";
+export * from "./gram";
+export * from "./matmul";
+export * from "./rotate";
+export * from "./solve";
+export * from "./trellis";

@@ -1,6 +1,10 @@
 // Decoding of trellis-coded weights to f32 rows (docs/format.md, "Trellis"): byte shuffles give the window's
 // byte u of 16 rows at once, then each row copies its V weights from a table of the 256 possible groups.
 
+import { scaleColumns } from "./elementwise";
+import { multiplyTransposed } from "./gemm";
+import { f32Bytes } from "./vector";
+
 /** Bytes of one entry of the plan that `trellisDecode` reads: width, table, maps (4 bytes each), unused. */
 const PLAN_ENTRY: usize = 16;
 
@@ -42,10 +46,10 @@ function gatherBlock(
 }
 
 /**
- * Rows row .. row + count - 1 of a coded matrix, without their scales: out[i * columns + c]. `row` is a
- * multiple of 16. `plan` has an entry for each position of the width pattern: the width, the address of its
- * 256 groups (`trellisExpand`) and of its maps (16 bytes a code of the window). `scratch`: 32 bytes of this
- * thread's own. Up to 15 bytes after the codes and 12 after `out` are touched.
+ * Rows row .. row + count - 1 of a coded matrix, without their scales, `stride` bytes apart at `out`. `row` is
+ * a multiple of 16. `plan` has an entry for each position of the width pattern: the width, the address of its
+ * 256 groups (`trellisExpand`) and of its maps (16 bytes a code of the window). `scratch`: 16 bytes of this
+ * thread's own. Up to 15 bytes after the codes are read.
  */
 export function trellisDecode(
   codes: usize,
@@ -59,10 +63,10 @@ export function trellisDecode(
   row: i32,
   count: i32,
   out: usize,
+  stride: usize,
   scratch: usize,
 ): void {
   const reach = (12 / codeBits - 1) * interleave;
-  const stride = (<usize>columns) << 2;
   const mask = i8x16.splat(15);
   const three = codeBits == 3;
   let position = 0;
@@ -130,4 +134,114 @@ function copyGroups(bytes: usize, table: usize, width: i32, used: i32, out: usiz
   } else {
     for (let b = bytes; b < end; b++, out += stride) store<u32>(out, load<u32>(table + ((<usize>load<u8>(b)) << 2)));
   }
+}
+
+/**
+ * y [tokens, rows] = x [tokens, columns] wᵀ for rows first .. end - 1 (first a multiple of 16) of a coded
+ * matrix: decodes `tileRows` rows (a multiple of 16) to `tile`, multiplies, scales. The tile's rows are
+ * `tileStride` bytes apart: not a multiple of 4096, or 16 rows would share one set of L1.
+ */
+export function trellisMatmul(
+  codes: usize,
+  rows: i32,
+  columns: i32,
+  plan: usize,
+  patternLength: i32,
+  codeBits: i32,
+  interleave: i32,
+  tailBiting: bool,
+  scales: usize,
+  x: usize,
+  y: usize,
+  tokens: i32,
+  tile: usize,
+  tileRows: i32,
+  tileStride: usize,
+  scratch: usize,
+  first: i32,
+  end: i32,
+): void {
+  const xStride = f32Bytes(columns);
+  for (let row = first; row < end; row += tileRows) {
+    const count = min(tileRows, end - row);
+    trellisDecode(
+      codes,
+      rows,
+      columns,
+      plan,
+      patternLength,
+      codeBits,
+      interleave,
+      tailBiting,
+      row,
+      count,
+      tile,
+      tileStride,
+      scratch,
+    );
+    multiplyTransposed(
+      x,
+      xStride,
+      tile,
+      tileStride,
+      y + f32Bytes(row),
+      f32Bytes(rows),
+      tokens,
+      columns,
+      count,
+      false,
+    );
+  }
+  scaleColumns(y, scales, tokens, rows, first, end);
+}
+
+/** y [i, columns] = row ids[i] of a coded matrix with its scale, for i in first .. end - 1. */
+export function trellisGather(
+  codes: usize,
+  rows: i32,
+  columns: i32,
+  plan: usize,
+  patternLength: i32,
+  codeBits: i32,
+  interleave: i32,
+  tailBiting: bool,
+  scales: usize,
+  ids: usize,
+  y: usize,
+  first: i32,
+  end: i32,
+): void {
+  for (let i = first; i < end; i++) {
+    const row = load<i32>(ids + f32Bytes(i));
+    const before1 = predecessor(row, interleave, tailBiting, rows);
+    const before2 = predecessor(before1, interleave, tailBiting, rows);
+    const before3 = codeBits == 3 ? predecessor(before2, interleave, tailBiting, rows) : -2;
+    const scale = load<f32>(scales + f32Bytes(row));
+    let to = y + <usize>i * f32Bytes(columns);
+    let position = 0;
+    let group = 0;
+    for (let column = 0; column < columns; group++) {
+      const entry = plan + <usize>position * PLAN_ENTRY;
+      const width = load<i32>(entry);
+      const maps = <usize>load<u32>(entry, 8);
+      if (++position == patternLength) position = 0;
+      const stream = codes + <usize>(group >> 1) * <usize>rows;
+      const shift = (group & 1) << 2;
+      let u = image(maps, stream, row, shift) ^ image(maps + 16, stream, before1, shift);
+      u ^= image(maps + 32, stream, before2, shift);
+      if (before3 != -2) u ^= image(maps + 48, stream, before3, shift);
+      const from = <usize>load<u32>(entry, 4) + f32Bytes(<i32>u * width);
+      const used = f32Bytes(min(width, columns - column));
+      for (let v: usize = 0; v < used; v += 4, to += 4) store<f32>(to, load<f32>(from + v) * scale);
+      column += width;
+    }
+  }
+}
+
+/** The map's byte of the code at `row`; of code 0 before the first row. */
+// @ts-ignore: decorator
+@inline
+function image(map: usize, stream: usize, row: i32, shift: i32): u8 {
+  const code = row < 0 ? 0 : (<i32>load<u8>(stream + <usize>row) >> shift) & 15;
+  return load<u8>(map + <usize>code);
 }

@@ -1,0 +1,124 @@
+// Causal grouped-query attention over a cache, by blocks of keys with a running maximum and sum (FlashAttention,
+// arXiv 2205.14135), so that memory does not grow with the context. The query heads that share a key head are
+// rows of one problem: row r is token r / group, head r % group of the group. Blocks of keys start at
+// multiples of KEYS, so a row's result does not depend on which rows it is computed with.
+
+import { multiplyTransposed } from "./gemm";
+import { multiplyAccumulate } from "./outer";
+import { exp1, expShifted, maximum, scale } from "./softmax";
+import { f32Bytes } from "./vector";
+
+/** Keys per block: 64 keys of 64 elements are 16 KiB, half of L1. */
+const KEYS: i32 = 64;
+
+/**
+ * Tasks first, first + step, …; a task is `rowsPerTask` rows of one key head, tasks of a head adjacent.
+ * `scratch`: this thread's own, rowsPerTask * (2 headSize + 64 + 2) f32. `window` in tokens.
+ */
+export function attention(
+  query: usize,
+  keys: usize,
+  values: usize,
+  y: usize,
+  tokens: i32,
+  position: i32,
+  heads: i32,
+  kvHeads: i32,
+  headSize: i32,
+  factor: f32,
+  window: i32,
+  rowsPerTask: i32,
+  scratch: usize,
+  first: i32,
+  step: i32,
+): void {
+  const group = heads / kvHeads;
+  const rows = tokens * group;
+  const tasksPerHead = (rows + rowsPerTask - 1) / rowsPerTask;
+  const size = f32Bytes(headSize);
+  const kvStride = <usize>kvHeads * size;
+  const q = scratch;
+  const out = q + <usize>rowsPerTask * size;
+  const scores = out + <usize>rowsPerTask * size;
+  const maxima = scores + <usize>rowsPerTask * f32Bytes(KEYS);
+  const sums = maxima + f32Bytes(rowsPerTask);
+
+  for (let task = first; task < tasksPerHead * kvHeads; task += step) {
+    const kv = task / tasksPerHead;
+    const row0 = (task % tasksPerHead) * rowsPerTask;
+    const count = min(rowsPerTask, rows - row0);
+    const headKeys = keys + <usize>kv * size;
+    const headValues = values + <usize>kv * size;
+    for (let r = 0; r < count; r++) {
+      const to = q + <usize>r * size;
+      memory.copy(to, rowOf(query, row0 + r, group, heads, kv, size), size);
+      scale(to, headSize, factor);
+      store<f32>(maxima + f32Bytes(r), -Infinity);
+      store<f32>(sums + f32Bytes(r), 0);
+    }
+    memory.fill(out, 0, <usize>count * size);
+
+    const firstKey = max(0, position + row0 / group - window + 1);
+    const endKey = position + (row0 + count - 1) / group + 1;
+    for (let key = firstKey & ~(KEYS - 1); key < endKey; key += KEYS) {
+      const length = min(KEYS, endKey - key);
+      const blockKeys = headKeys + <usize>key * kvStride;
+      multiplyTransposed(q, size, blockKeys, kvStride, scores, f32Bytes(KEYS), count, headSize, length, false);
+      for (let r = 0; r < count; r++) {
+        const last = position + (row0 + r) / group;
+        weigh(
+          scores + <usize>r * f32Bytes(KEYS),
+          length,
+          max(0, last - window + 1 - key),
+          min(length, last + 1 - key),
+          maxima + f32Bytes(r),
+          sums + f32Bytes(r),
+          out + <usize>r * size,
+          headSize,
+        );
+      }
+      const blockValues = headValues + <usize>key * kvStride;
+      multiplyAccumulate(scores, f32Bytes(KEYS), 4, blockValues, kvStride, out, size, count, headSize, length);
+    }
+    for (let r = 0; r < count; r++) {
+      const from = out + <usize>r * size;
+      scale(from, headSize, <f32>1 / load<f32>(sums + f32Bytes(r)));
+      memory.copy(rowOf(y, row0 + r, group, heads, kv, size), from, size);
+    }
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function rowOf(base: usize, row: i32, group: i32, heads: i32, kv: i32, size: usize): usize {
+  return base + <usize>((row / group) * heads + kv * group + (row % group)) * size;
+}
+
+/** One row of scores of a block -> weights, relative to the row's maximum so far; those outside from .. to are 0. */
+function weigh(
+  scores: usize,
+  length: i32,
+  from: i32,
+  to: i32,
+  maximumAt: usize,
+  sumAt: usize,
+  out: usize,
+  headSize: i32,
+): void {
+  if (from >= to) {
+    memory.fill(scores, 0, f32Bytes(length));
+    return;
+  }
+  const valid = scores + f32Bytes(from);
+  const before = load<f32>(maximumAt);
+  const now = max(before, maximum(valid, to - from));
+  const sum = expShifted(valid, to - from, now);
+  memory.fill(scores, 0, f32Bytes(from));
+  memory.fill(scores + f32Bytes(to), 0, f32Bytes(length - to));
+  if (now > before) {
+    const fade = exp1(before - now);
+    scale(out, headSize, fade);
+    store<f32>(sumAt, load<f32>(sumAt) * fade + sum);
+    store<f32>(maximumAt, now);
+  } else store<f32>(sumAt, load<f32>(sumAt) + sum);
+}

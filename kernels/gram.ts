@@ -1,0 +1,136 @@
+// Sums of outer products over tokens: C [m, n] += A [tokens, m]ᵀ B [tokens, n], from panels of 8 columns that
+// are contiguous along the tokens. With A = B it is the Gram matrix of calibration Hessians, of which only
+// the upper triangle of 8 x 8 blocks is computed and then mirrored.
+
+import { f32Bytes, multiplyAdd } from "./vector";
+
+/** Panels first .. end - 1 of x [tokens, columns], row stride in bytes: out [panel][token][8], zero-padded. */
+export function packPanels(
+  x: usize,
+  xStride: usize,
+  tokens: i32,
+  columns: i32,
+  out: usize,
+  first: i32,
+  end: i32,
+): void {
+  for (let panel = first; panel < end; panel++) {
+    const width = min(8, columns - (panel << 3));
+    let to = out + (<usize>panel * <usize>tokens << 5);
+    let from = x + (<usize>panel << 5);
+    for (let t = 0; t < tokens; t++, to += 32, from += xStride) {
+      if (width == 8) {
+        v128.store(to, v128.load(from));
+        v128.store(to, v128.load(from, 16), 16);
+      } else {
+        memory.fill(to, 0, 32);
+        memory.copy(to, from, f32Bytes(width));
+      }
+    }
+  }
+}
+
+/**
+ * Block rows first, first + step, … of C [m, n] += A B over panels. `symmetric`: only blocks on and above the
+ * diagonal. `scratch`: 256 bytes of this thread's own.
+ */
+export function multiplyPanels(
+  a: usize,
+  b: usize,
+  c: usize,
+  tokens: i32,
+  m: i32,
+  n: i32,
+  symmetric: bool,
+  first: i32,
+  step: i32,
+  scratch: usize,
+): void {
+  const stride = f32Bytes(n);
+  const panelBytes = (<usize>tokens) << 5;
+  const blocks = (n + 7) >> 3;
+  for (let i = first; i < (m + 7) >> 3; i += step) {
+    const rows = min(8, m - (i << 3));
+    const from = a + <usize>i * panelBytes;
+    const to = c + (<usize>i << 3) * stride;
+    for (let j = symmetric ? i : 0; j < blocks; j++) {
+      const columns = min(8, n - (j << 3));
+      const right = b + <usize>j * panelBytes;
+      const block = to + (<usize>j << 5);
+      if (rows == 8 && columns == 8) {
+        halfBlock(from, right, tokens, block, stride);
+        halfBlock(from + 16, right, tokens, block + 4 * stride, stride);
+      } else {
+        memory.fill(scratch, 0, 256);
+        halfBlock(from, right, tokens, scratch, 32);
+        halfBlock(from + 16, right, tokens, scratch + 128, 32);
+        for (let r = 0; r < rows; r++) {
+          for (let s = 0; s < columns; s++) {
+            const p = block + <usize>r * stride + f32Bytes(s);
+            store<f32>(p, load<f32>(p) + load<f32>(scratch + f32Bytes((r << 3) + s)));
+          }
+        }
+      }
+    }
+  }
+}
+
+/** c [4, 8] += four columns of panel a by eight of panel b. */
+function halfBlock(a: usize, b: usize, tokens: i32, c: usize, stride: usize): void {
+  const zero = f32x4.splat(0);
+  let a0 = zero,
+    a1 = zero,
+    a2 = zero,
+    a3 = zero,
+    b0 = zero,
+    b1 = zero,
+    b2 = zero,
+    b3 = zero;
+  for (; tokens > 0; tokens--) {
+    const u = v128.load(b);
+    const v = v128.load(b, 16);
+    let s = v128.load32_splat(a);
+    a0 = multiplyAdd(u, s, a0);
+    b0 = multiplyAdd(v, s, b0);
+    s = v128.load32_splat(a, 4);
+    a1 = multiplyAdd(u, s, a1);
+    b1 = multiplyAdd(v, s, b1);
+    s = v128.load32_splat(a, 8);
+    a2 = multiplyAdd(u, s, a2);
+    b2 = multiplyAdd(v, s, b2);
+    s = v128.load32_splat(a, 12);
+    a3 = multiplyAdd(u, s, a3);
+    b3 = multiplyAdd(v, s, b3);
+    a += 32;
+    b += 32;
+  }
+  add8(c, a0, b0);
+  add8(c + stride, a1, b1);
+  add8(c + 2 * stride, a2, b2);
+  add8(c + 3 * stride, a3, b3);
+}
+
+// @ts-ignore: decorator
+@inline
+function add8(c: usize, low: v128, high: v128): void {
+  v128.store(c, f32x4.add(v128.load(c), low));
+  v128.store(c, f32x4.add(v128.load(c, 16), high), 16);
+}
+
+/**
+ * Rows first .. end - 1 of c [n, n] (first a multiple of 16): what is above the diagonal is copied to its mirror
+ * image below, 16 x 16 elements at a time so that a line of cache is read and written once.
+ */
+export function mirrorUpper(c: usize, n: i32, first: i32, end: i32): void {
+  const stride = f32Bytes(n);
+  for (let block = first; block < end; block += 16) {
+    const rows = min(block + 16, end);
+    for (let left = 0; left < rows; left += 16) {
+      for (let i = block; i < rows; i++) {
+        const to = c + <usize>i * stride;
+        for (let j = left; j < min(i, left + 16); j++)
+          store<f32>(to + f32Bytes(j), load<f32>(c + <usize>j * stride + f32Bytes(i)));
+      }
+    }
+  }
+}

@@ -1,0 +1,119 @@
+// Products of f32 matrices with the reduction across the rows of the right side: C += A B. Lanes run along
+// the columns. Not exported from the module; every element is summed in order of k whatever its tile.
+
+import { f32Bytes, multiplyAdd } from "./vector";
+
+/**
+ * C [m, n] += A [m, k] B [k, n]; element (i, k) of A is at a + i * aRow + k * aColumn, so A may be stored
+ * either way; bStride and cStride are bytes between rows.
+ */
+export function multiplyAccumulate(
+  a: usize,
+  aRow: usize,
+  aColumn: usize,
+  b: usize,
+  bStride: usize,
+  c: usize,
+  cStride: usize,
+  m: i32,
+  n: i32,
+  k: i32,
+): void {
+  let i = 0;
+  for (; i <= m - 4; i += 4) {
+    const ai = a + <usize>i * aRow;
+    const ci = c + <usize>i * cStride;
+    let j = 0;
+    for (; j <= n - 8; j += 8) tile4x8(ai, aRow, aColumn, b + f32Bytes(j), bStride, ci + f32Bytes(j), cStride, k);
+    for (let r: usize = 0; r < 4; r++) row(ai + r * aRow, aColumn, b, bStride, ci + r * cStride, j, n, k);
+  }
+  for (; i < m; i++) row(a + <usize>i * aRow, aColumn, b, bStride, c + <usize>i * cStride, 0, n, k);
+}
+
+function tile4x8(
+  a: usize,
+  aRow: usize,
+  aColumn: usize,
+  b: usize,
+  bStride: usize,
+  c: usize,
+  cStride: usize,
+  k: i32,
+): void {
+  let q1 = a + aRow,
+    q2 = q1 + aRow,
+    q3 = q2 + aRow;
+  const zero = f32x4.splat(0);
+  let a0 = zero,
+    a1 = zero,
+    a2 = zero,
+    a3 = zero,
+    b0 = zero,
+    b1 = zero,
+    b2 = zero,
+    b3 = zero;
+  for (; k > 0; k--) {
+    const u = v128.load(b);
+    const v = v128.load(b, 16);
+    let s = v128.load32_splat(a);
+    a0 = multiplyAdd(u, s, a0);
+    b0 = multiplyAdd(v, s, b0);
+    s = v128.load32_splat(q1);
+    a1 = multiplyAdd(u, s, a1);
+    b1 = multiplyAdd(v, s, b1);
+    s = v128.load32_splat(q2);
+    a2 = multiplyAdd(u, s, a2);
+    b2 = multiplyAdd(v, s, b2);
+    s = v128.load32_splat(q3);
+    a3 = multiplyAdd(u, s, a3);
+    b3 = multiplyAdd(v, s, b3);
+    a += aColumn;
+    q1 += aColumn;
+    q2 += aColumn;
+    q3 += aColumn;
+    b += bStride;
+  }
+  add8(c, a0, b0);
+  add8(c + cStride, a1, b1);
+  add8(c + 2 * cStride, a2, b2);
+  add8(c + 3 * cStride, a3, b3);
+}
+
+// @ts-ignore: decorator
+@inline
+function add8(c: usize, low: v128, high: v128): void {
+  v128.store(c, f32x4.add(v128.load(c), low));
+  v128.store(c, f32x4.add(v128.load(c, 16), high), 16);
+}
+
+/** Columns j .. n - 1 of one row. */
+function row(a: usize, aColumn: usize, b: usize, bStride: usize, c: usize, j: i32, n: i32, k: i32): void {
+  for (; j <= n - 8; j += 8) {
+    let low = f32x4.splat(0);
+    let high = low;
+    let p = a;
+    let q = b + f32Bytes(j);
+    for (let i = k; i > 0; i--, p += aColumn, q += bStride) {
+      const s = v128.load32_splat(p);
+      low = multiplyAdd(v128.load(q), s, low);
+      high = multiplyAdd(v128.load(q, 16), s, high);
+    }
+    add8(c + f32Bytes(j), low, high);
+  }
+  for (; j <= n - 4; j += 4) {
+    let sum = f32x4.splat(0);
+    let p = a;
+    let q = b + f32Bytes(j);
+    for (let i = k; i > 0; i--, p += aColumn, q += bStride) sum = multiplyAdd(v128.load(q), v128.load32_splat(p), sum);
+    const to = c + f32Bytes(j);
+    v128.store(to, f32x4.add(v128.load(to), sum));
+  }
+  for (; j < n; j++) {
+    let sum: f32 = 0;
+    let p = a;
+    let q = b + f32Bytes(j);
+    for (let i = k; i > 0; i--, p += aColumn, q += bStride) sum += load<f32>(q) * load<f32>(p);
+    const to = c + f32Bytes(j);
+    store<f32>(to, load<f32>(to) + sum);
+  }
+}

@@ -1,0 +1,340 @@
+/**
+ * The same cases over every backend, compared with the reference. Tolerances are relative to the largest
+ * value of the case; f32 sums of n terms may differ by about sqrt(n) * 6e-8 of it.
+ */
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import type { Backend, Buffer, TrellisWeights } from "./backend.js";
+import { ReferenceBackend } from "./reference/backend.js";
+import { WasmBackend } from "./wasm/backend.js";
+
+const wasm = await Promise.all([1, 2, 3].map((threads) => WasmBackend.create({ threads })));
+const reference = new ReferenceBackend();
+after(() => Promise.all(wasm.map((backend) => backend.close())));
+
+/** Uniform numbers in [-1, 1), the same on every run. */
+function numbers(count: number, seed: number): Float32Array {
+  let state = seed >>> 0;
+  return Float32Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 31 - 1;
+  });
+}
+
+function upload(backend: Backend, data: Float32Array): Buffer {
+  const buffer = backend.allocate(data.length);
+  backend.write(buffer, data);
+  return buffer;
+}
+
+/** Runs the case on all backends: each close to the reference, all thread counts bit for bit the same. */
+function conforms(name: string, tolerance: number, run: (backend: Backend) => Promise<Float32Array>): void {
+  test(name, async () => {
+    const expected = await run(reference);
+    let scale = 1e-30;
+    for (const value of expected) scale = Math.max(scale, Math.abs(value));
+    let single: Float32Array | undefined;
+    for (const backend of wasm) {
+      const actual = await run(backend);
+      assert.equal(actual.length, expected.length);
+      for (let i = 0; i < expected.length; i++) {
+        const error = Math.abs(actual[i] - expected[i]);
+        if (!(error <= tolerance * scale))
+          assert.fail(`${backend.threads} threads: element ${i} is ${actual[i]}, not ${expected[i]}`);
+      }
+      single ??= actual;
+      assert.deepEqual(actual, single, `${backend.threads} threads differ from one`);
+    }
+  });
+}
+
+for (const [tokens, inputs, outputs] of [
+  [1, 1, 1],
+  [1, 64, 50],
+  [3, 7, 5],
+  [4, 8, 2],
+  [5, 130, 33],
+  [2, 576, 192],
+  [1, 1536, 576],
+  [17, 576, 129],
+  [6, 2050, 35],
+  [64, 96, 70],
+]) {
+  for (const biased of [false, true]) {
+    conforms(`matmul ${tokens} x ${inputs} x ${outputs}${biased ? " with bias" : ""}`, 1e-6, async (b) => {
+      const x = upload(b, numbers(tokens * inputs, 1));
+      const weight = upload(b, numbers(outputs * inputs, 2));
+      const bias = biased ? upload(b, numbers(outputs, 3)) : undefined;
+      const y = upload(b, numbers(tokens * outputs + 3, 4));
+      b.matmul({ x, weight, bias, y, tokens, inputs, outputs });
+      return b.read(y);
+    });
+  }
+}
+
+test("a token's product does not depend on the batch it is in", async () => {
+  const [inputs, outputs, tokens] = [1100, 37, 9];
+  const [backend] = wasm;
+  const data = numbers(tokens * inputs, 5);
+  const weight = upload(backend, numbers(outputs * inputs, 6));
+  const y = backend.allocate(tokens * outputs);
+  backend.matmul({ x: upload(backend, data), weight, y, tokens, inputs, outputs });
+  const batch = await backend.read(y);
+  for (let t = 0; t < tokens; t++) {
+    const x = upload(backend, data.subarray(t * inputs, (t + 1) * inputs));
+    backend.matmul({ x, weight, y, tokens: 1, inputs, outputs });
+    assert.deepEqual(await backend.read(y, 0, outputs), batch.slice(t * outputs, (t + 1) * outputs));
+  }
+});
+
+conforms("gather", 0, async (b) => {
+  const y = b.allocate(15);
+  b.gather(upload(b, numbers(70, 7)), Int32Array.of(13, 0, 4), 5, y);
+  return b.read(y);
+});
+
+for (const [rows, columns] of [
+  [1, 1],
+  [3, 6],
+  [2, 576],
+  [5, 1037],
+  [300, 576],
+]) {
+  conforms(`rmsNorm ${rows} x ${columns}, to another buffer and in place`, 1e-6, async (b) => {
+    const x = upload(b, numbers(rows * columns, 8));
+    const weight = upload(b, numbers(columns, 9));
+    const y = b.allocate(rows * columns);
+    b.rmsNorm(x, weight, y, rows, columns, 1e-5);
+    b.rmsNorm(y, weight, y, rows, columns, 1e-5);
+    return b.read(y);
+  });
+  conforms(`softmax ${rows} x ${columns}`, 5e-7, async (b) => {
+    const x = upload(
+      b,
+      numbers(rows * columns, 10).map((v) => 30 * v),
+    );
+    b.softmax(x, rows, columns);
+    return b.read(x);
+  });
+}
+
+conforms("softmax of values whose exponentials overflow", 5e-7, async (b) => {
+  const x = upload(b, Float32Array.of(1000, 999, -1000, 998.5, 1e30, 1, 2, 3, 4, 5));
+  b.softmax(x, 1, 4);
+  return b.read(x, 0, 4);
+});
+
+for (const length of [1, 7, 64, 100_003]) {
+  conforms(`siluMultiply and add of ${length}`, 5e-7, async (b) => {
+    const gate = upload(
+      b,
+      numbers(length, 11).map((v) => 20 * v),
+    );
+    b.siluMultiply(gate, upload(b, numbers(length, 12)), length);
+    b.add(gate, upload(b, numbers(length, 13)), length);
+    return b.read(gate);
+  });
+}
+
+test("silu is accurate to 5e-7 at every magnitude", async () => {
+  const [backend] = wasm;
+  const values = Float32Array.from({ length: 4000 }, (_, i) => (i - 2000) / 24.1);
+  const gate = upload(backend, values);
+  backend.siluMultiply(gate, upload(backend, new Float32Array(4000).fill(1)), 4000);
+  const actual = await backend.read(gate);
+  values.forEach((x, i) => {
+    const expected = x / (1 + Math.exp(-x));
+    assert.ok(Math.abs(actual[i] - expected) <= 5e-7 * Math.abs(expected), `silu(${x}) is ${actual[i]}`);
+  });
+});
+
+test("infinities and NaN are not hidden by silu", async () => {
+  const [backend] = wasm;
+  const gate = upload(backend, Float32Array.of(Number.NaN, Number.POSITIVE_INFINITY, 1, -200));
+  backend.siluMultiply(gate, upload(backend, Float32Array.of(1, 1, 1, 1)), 4);
+  const [nan, infinity, , tiny] = await backend.read(gate);
+  assert.ok(Number.isNaN(nan));
+  assert.equal(infinity, Number.POSITIVE_INFINITY);
+  assert.ok(Math.abs(tiny) < 1e-30);
+});
+
+conforms("copy between buffers and within one", 0, async (b) => {
+  const x = upload(b, numbers(20, 14));
+  const y = b.allocate(10);
+  b.copy(x, 3, y, 1, 9);
+  b.copy(x, 0, x, 2, 18);
+  return Float32Array.of(...(await b.read(x)), ...(await b.read(y)));
+});
+
+for (const [tokens, heads, headSize, position] of [
+  [1, 1, 2, 0],
+  [3, 2, 8, 5],
+  [2, 3, 20, 1],
+  [70, 9, 64, 11],
+]) {
+  conforms(`rope of ${tokens} tokens, ${heads} heads of ${headSize}, from ${position}`, 2e-7, async (b) => {
+    const x = upload(b, numbers(tokens * heads * headSize, 15));
+    const angles = numbers(((tokens + position) * headSize) / 2, 16);
+    const cosines = upload(b, angles.map(Math.cos));
+    const sines = upload(b, angles.map(Math.sin));
+    b.rope({ x, cosines, sines, tokens, position, heads, headSize });
+    return b.read(x);
+  });
+}
+
+for (const [tokens, position, heads, kvHeads, headSize, window] of [
+  [1, 0, 1, 1, 8, null],
+  [1, 200, 9, 3, 64, null],
+  [5, 60, 4, 2, 16, null],
+  [33, 0, 6, 2, 32, null],
+  [130, 7, 3, 3, 24, null],
+  [40, 70, 4, 4, 128, null],
+  [9, 3, 2, 1, 10, null],
+  [100, 30, 4, 2, 16, 1],
+  [100, 30, 4, 2, 16, 50],
+  [1, 300, 4, 2, 16, 70],
+  [70, 64, 4, 1, 64, 64],
+] as const) {
+  const shape = `${tokens} tokens from ${position}, ${heads}/${kvHeads} heads of ${headSize}, window ${window}`;
+  conforms(`attention: ${shape}`, 2e-6, async (b) => {
+    const query = upload(
+      b,
+      numbers(tokens * heads * headSize, 17).map((v) => 4 * v),
+    );
+    const positions = position + tokens;
+    const keys = upload(b, numbers(positions * kvHeads * headSize, 18));
+    const values = upload(b, numbers(positions * kvHeads * headSize, 19));
+    const y = b.allocate(tokens * heads * headSize);
+    const scale = 1 / Math.sqrt(headSize);
+    b.attention({ query, keys, values, y, tokens, position, heads, kvHeads, headSize, scale, window });
+    return b.read(y);
+  });
+}
+
+test("attention of one token is the same as in a batch", async () => {
+  const [tokens, heads, kvHeads, headSize] = [90, 6, 2, 32];
+  const [backend] = wasm;
+  const queries = numbers(tokens * heads * headSize, 20);
+  const keys = upload(backend, numbers(tokens * kvHeads * headSize, 21));
+  const values = upload(backend, numbers(tokens * kvHeads * headSize, 22));
+  const y = backend.allocate(queries.length);
+  const shape = { keys, values, y, heads, kvHeads, headSize, scale: 0.2, window: null };
+  backend.attention({ query: upload(backend, queries), tokens, position: 0, ...shape });
+  const batch = await backend.read(y);
+  const size = heads * headSize;
+  for (const t of [0, 1, 63, 64, 89]) {
+    const query = upload(backend, queries.subarray(t * size, (t + 1) * size));
+    backend.attention({ query, tokens: 1, position: t, ...shape });
+    assert.deepEqual(await backend.read(y, 0, size), batch.slice(t * size, (t + 1) * size));
+  }
+});
+
+for (const [rows, m, order] of [
+  [1, 1, 1],
+  [2, 3, 1],
+  [3, 5, 2],
+  [1, 1, 64],
+  [2, 3, 4],
+  [5, 9, 64],
+  [3, 43, 32],
+  [64, 3, 512],
+]) {
+  for (const inverse of [false, true]) {
+    conforms(`rotate ${rows} rows of ${m} x ${order}${inverse ? " back" : ""}`, 2e-6, async (b) => {
+      const columns = m * order;
+      const x = upload(b, numbers(rows * columns, 23));
+      const signs = upload(
+        b,
+        numbers(columns, 24).map((v) => (v < 0 ? -1 : 1)),
+      );
+      const q = upload(b, numbers(m * m, 25));
+      const y = b.allocate(rows * columns);
+      b.rotate({ x, y, signs, q, m, rows, columns, inverse });
+      b.rotate({ x, y: x, signs, q, m, rows, columns, inverse });
+      assert.deepEqual(await b.read(x), await b.read(y), "in place");
+      return b.read(y);
+    });
+  }
+}
+
+function coded(
+  b: Backend,
+  rows: number,
+  columns: number,
+  codeBits: 3 | 4,
+  widths: readonly number[],
+  interleave: number,
+  tailBiting: boolean,
+): TrellisWeights {
+  const bytes = (count: number, seed: number, mask: number) =>
+    Uint8Array.from(numbers(count, seed), (v) => ((v + 1) * 128) & mask);
+  const uploadBytes = (data: Uint8Array) => {
+    const buffer = b.allocateBytes(data.length);
+    b.writeBytes(buffer, data);
+    return buffer;
+  };
+  const distinct = [...new Set(widths)];
+  const tables = distinct.reduce((sum, w) => sum + 32 * w, 0);
+  // Enough for groups one column wide; a longer buffer than needed is allowed.
+  const codes = uploadBytes(bytes(Math.ceil(columns / 2) * rows, 26, codeBits === 3 ? 0x77 : 0xff));
+  return {
+    rows,
+    columns,
+    codeBits,
+    widths,
+    interleave,
+    tailBiting,
+    codes,
+    tables: upload(b, numbers(tables, 27)),
+    scales: upload(b, numbers(rows, 28)),
+    maps: uploadBytes(bytes((distinct.length * 16 * 12) / codeBits, 29, 0xff)),
+  };
+}
+
+for (const [rows, columns, codeBits, widths, interleave, tailBiting] of [
+  [1, 1, 4, [1], 1, false],
+  [16, 8, 4, [4], 16, false],
+  [50, 37, 4, [4], 16, true],
+  [33, 40, 4, [2], 1, true],
+  [70, 21, 3, [2], 16, true],
+  [70, 21, 3, [1], 1, false],
+  [20, 29, 4, [3, 3, 2], 16, false],
+  [64, 65, 4, [2, 1], 16, true],
+  [10, 30, 4, [2, 2, 1], 16, true],
+  [5, 30, 3, [3], 7, true],
+  [300, 576, 4, [4], 16, true],
+] as const) {
+  const code = `${codeBits}-bit codes of ${widths.join(",")}, S ${interleave}, ${tailBiting ? "cyclic" : "from 0"}`;
+  for (const tokens of [1, 6]) {
+    conforms(`trellisMatmul ${tokens} x ${rows} x ${columns}, ${code}`, 1e-6, async (b) => {
+      const weight = coded(b, rows, columns, codeBits, widths, interleave, tailBiting);
+      const y = b.allocate(tokens * rows);
+      b.trellisMatmul(upload(b, numbers(tokens * columns, 30)), weight, y, tokens);
+      return b.read(y);
+    });
+  }
+  conforms(`trellisGather of ${rows} x ${columns}, ${code}`, 2e-7, async (b) => {
+    const weight = coded(b, rows, columns, codeBits, widths, interleave, tailBiting);
+    const ids = Int32Array.of(0, rows - 1, rows >> 1, Math.min(17, rows - 1));
+    const y = b.allocate(ids.length * columns);
+    b.trellisGather(weight, ids, y);
+    return b.read(y);
+  });
+}
+
+for (const backend of [reference, ...wasm]) {
+  test(`${backend.name}, ${backend.threads} threads, refuses what does not fit its buffers`, () => {
+    const small = backend.allocate(8);
+    const big = backend.allocate(64);
+    assert.throws(
+      () => backend.matmul({ x: small, weight: big, y: big, tokens: 2, inputs: 8, outputs: 8 }),
+      RangeError,
+    );
+    assert.throws(() => backend.add(small, big, 9), RangeError);
+    assert.throws(() => backend.write(small, new Float32Array(9)), RangeError);
+    assert.throws(() => backend.copy(big, 60, small, 0, 8), RangeError);
+    assert.throws(() => backend.gather(big, Int32Array.of(8), 8, small), RangeError);
+    assert.throws(() => backend.gather(big, Int32Array.of(-1), 8, small), RangeError);
+    assert.throws(() => backend.softmax(new ReferenceBackend().allocate(8), 1, 9), RangeError);
+  });
+}

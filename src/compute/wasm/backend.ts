@@ -1,0 +1,345 @@
+/**
+ * The backend of Node and browsers: AssemblyScript SIMD kernels on a `WasmRuntime`. Calls run at once and
+ * block until done. Results do not depend on the number of threads.
+ */
+import type {
+  AttentionOptions,
+  Backend,
+  Buffer,
+  ByteBuffer,
+  MatmulOptions,
+  RopeOptions,
+  TrellisWeights,
+} from "../backend.js";
+import {
+  checkAttention,
+  checkIds,
+  checkLength,
+  checkMatmul,
+  checkRange,
+  checkRope,
+  checkRotation,
+} from "../checks.js";
+import { addressOf, WasmBuffer, WasmByteBuffer } from "./buffers.js";
+import { WasmRuntime, type WasmRuntimeOptions } from "./runtime.js";
+import { trellisPlan } from "./trellis.js";
+import { splitRange, threadsFor } from "./work.js";
+
+/** Kernels read codes 16 at a time, past the last row. */
+const BYTE_PADDING = 16;
+/** Keys of one block of attention (KEYS in kernels/attention.ts). */
+const ATTENTION_KEYS = 64;
+const ATTENTION_ROWS = 16;
+/** Tokens summed in registers before they are added to a Gram matrix: panels of 8 columns stay in L1. */
+const GRAM_TOKENS = 256;
+/** An exponential costs about as much as this many multiplications. */
+const EXP_WORK = 8;
+
+export class WasmBackend implements Backend {
+  readonly name = "wasm";
+  readonly threads: number;
+  /** The memory and threads, for kernels that are not operations of a backend (encoders). */
+  readonly runtime: WasmRuntime;
+  /** One working area, grown as needed, that every operation overwrites. */
+  #area = 0;
+  #areaBytes = 0;
+
+  static async create(options: WasmRuntimeOptions = {}): Promise<WasmBackend> {
+    return new WasmBackend(await WasmRuntime.create(options));
+  }
+
+  constructor(runtime: WasmRuntime) {
+    this.runtime = runtime;
+    this.threads = runtime.threads;
+  }
+
+  allocate(length: number): WasmBuffer {
+    return new WasmBuffer(this, this.runtime.allocate(4 * length), length);
+  }
+
+  allocateBytes(byteLength: number): WasmByteBuffer {
+    return new WasmByteBuffer(this, this.runtime.allocate(byteLength + BYTE_PADDING), byteLength);
+  }
+
+  free(buffer: Buffer | ByteBuffer): void {
+    this.runtime.free(addressOf(this, buffer));
+  }
+
+  write(buffer: Buffer, data: Float32Array, offset = 0): void {
+    checkRange("write", buffer.length, offset, data.length);
+    this.#view(buffer).set(data, offset);
+  }
+
+  writeBytes(buffer: ByteBuffer, data: Uint8Array, offset = 0): void {
+    checkRange("writeBytes", buffer.byteLength, offset, data.length);
+    this.runtime.u8(addressOf(this, buffer), buffer.byteLength).set(data, offset);
+  }
+
+  async read(buffer: Buffer, offset = 0, length = buffer.length - offset): Promise<Float32Array> {
+    checkRange("read", buffer.length, offset, length);
+    return this.#view(buffer).slice(offset, offset + length);
+  }
+
+  matmul(options: MatmulOptions): void {
+    checkMatmul(options);
+    const { x, weight, bias, y, tokens, inputs, outputs } = options;
+    const pointers = [
+      addressOf(this, x),
+      addressOf(this, weight),
+      bias ? addressOf(this, bias) : 0,
+      addressOf(this, y),
+    ];
+    this.#split("matmul", outputs, 8, tokens * inputs * outputs, (first, end) => [
+      ...pointers,
+      tokens,
+      inputs,
+      outputs,
+      first,
+      end,
+    ]);
+  }
+
+  gather(table: Buffer, ids: Int32Array, columns: number, y: Buffer): void {
+    checkIds(ids, Math.floor(table.length / columns));
+    checkLength("gather y", y, ids.length * columns);
+    const from = this.#view(table);
+    const to = this.#view(y);
+    ids.forEach((id, i) => {
+      to.set(from.subarray(id * columns, (id + 1) * columns), i * columns);
+    });
+  }
+
+  rmsNorm(x: Buffer, weight: Buffer, y: Buffer, rows: number, columns: number, epsilon: number): void {
+    checkLength("rmsNorm x", x, rows * columns);
+    checkLength("rmsNorm weight", weight, columns);
+    checkLength("rmsNorm y", y, rows * columns);
+    const pointers = [addressOf(this, x), addressOf(this, weight), addressOf(this, y)];
+    this.#split("rmsNorm", rows, 1, rows * columns, (first, end) => [
+      ...pointers,
+      columns,
+      epsilon,
+      first,
+      end,
+    ]);
+  }
+
+  rope(options: RopeOptions): void {
+    checkRope(options);
+    const { x, cosines, sines, tokens, position, heads, headSize } = options;
+    const start = 4 * position * (headSize / 2);
+    const pointers = [addressOf(this, x), addressOf(this, cosines) + start, addressOf(this, sines) + start];
+    this.#split("rope", tokens, 1, tokens * heads * headSize, (first, end) => [
+      ...pointers,
+      heads,
+      headSize,
+      first,
+      end,
+    ]);
+  }
+
+  attention(options: AttentionOptions): void {
+    checkAttention(options);
+    const { tokens, position, heads, kvHeads, headSize, scale } = options;
+    const span = Math.min(position + tokens, options.window ?? Number.POSITIVE_INFINITY);
+    const threads = threadsFor(tokens * span * heads * headSize, this.threads);
+    // Rows share the loads of a block of keys, but few tasks would leave a thread without work.
+    const rows = (tokens * heads) / kvHeads;
+    const enoughTasks = (perTask: number) => kvHeads * Math.ceil(rows / perTask) >= 4 * threads;
+    const rowsPerTask = [ATTENTION_ROWS, 4].find(enoughTasks) ?? 1;
+    const threadBytes = 4 * rowsPerTask * (2 * headSize + ATTENTION_KEYS + 2);
+    const pitch = Math.ceil(threadBytes / 64) * 64;
+    const area = this.#reserve(threads * pitch);
+    const { query, keys, values, y } = options;
+    const pointers = [query, keys, values, y].map((buffer) => addressOf(this, buffer));
+    const window = Math.min(options.window ?? 0x7fffffff, 0x7fffffff);
+    const sizes = [tokens, position, heads, kvHeads, headSize, scale, window, rowsPerTask];
+    this.runtime.parallel(
+      "attention",
+      Array.from({ length: threads }, (_, t) => [...pointers, ...sizes, area + t * pitch, t, threads]),
+    );
+  }
+
+  siluMultiply(gate: Buffer, up: Buffer, length: number): void {
+    checkLength("siluMultiply gate", gate, length);
+    checkLength("siluMultiply up", up, length);
+    const pointers = [addressOf(this, gate), addressOf(this, up)];
+    // Grain 16: a cache line, and the same four lanes whatever the split.
+    this.#split("siluMultiply", length, 16, EXP_WORK * length, (first, end) => [...pointers, first, end]);
+  }
+
+  add(y: Buffer, x: Buffer, length: number): void {
+    checkLength("add y", y, length);
+    checkLength("add x", x, length);
+    const pointers = [addressOf(this, y), addressOf(this, x)];
+    this.#split("add", length, 16, length, (first, end) => [...pointers, first, end]);
+  }
+
+  softmax(x: Buffer, rows: number, columns: number): void {
+    checkLength("softmax x", x, rows * columns);
+    const pointer = addressOf(this, x);
+    this.#split("softmax", rows, 1, EXP_WORK * rows * columns, (first, end) => [
+      pointer,
+      columns,
+      first,
+      end,
+    ]);
+  }
+
+  copy(x: Buffer, xOffset: number, y: Buffer, yOffset: number, length: number): void {
+    checkRange("copy x", x.length, xOffset, length);
+    checkRange("copy y", y.length, yOffset, length);
+    this.#view(y).set(this.#view(x).subarray(xOffset, xOffset + length), yOffset);
+  }
+
+  rotate(options: Parameters<Backend["rotate"]>[0]): void {
+    checkRotation(options);
+    const { x, y, signs, q, m, rows, columns, inverse } = options;
+    const pitch = Math.ceil((4 * columns) / 64) * 64;
+    const area = this.#reserve(this.threads * pitch);
+    const pointers = [x, y, signs, q].map((buffer) => addressOf(this, buffer));
+    const work = rows * columns * (m + Math.log2(columns / m));
+    this.#split("rotate", rows, 1, work, (first, end, thread) => [
+      ...pointers,
+      m,
+      columns,
+      inverse ? 1 : 0,
+      area + thread * pitch,
+      first,
+      end,
+    ]);
+  }
+
+  trellisMatmul(x: Buffer, weight: TrellisWeights, y: Buffer, tokens: number): void {
+    const { rows, columns } = weight;
+    const plan = trellisPlan(weight, (buffer) => addressOf(this, buffer));
+    checkLength("trellisMatmul x", x, tokens * columns);
+    checkLength("trellisMatmul y", y, tokens * rows);
+    const area = this.#reserve(plan.bytes + this.threads * plan.threadBytes);
+    const shared = plan.prepare(this.runtime, area);
+    const pointers = [addressOf(this, x), addressOf(this, y)];
+    const own = area + plan.bytes;
+    // Decoding a weight costs about as much as multiplying it four times.
+    this.#split("trellisMatmul", rows, 16, (4 + tokens) * rows * columns, (first, end, thread) => {
+      const scratch = own + thread * plan.threadBytes;
+      const tile = [scratch + 64, plan.tileRows, plan.tileStride, scratch];
+      return [...shared, ...pointers, tokens, ...tile, first, end];
+    });
+  }
+
+  trellisGather(weight: TrellisWeights, ids: Int32Array, y: Buffer): void {
+    const plan = trellisPlan(weight, (buffer) => addressOf(this, buffer));
+    checkIds(ids, weight.rows);
+    checkLength("trellisGather y", y, ids.length * weight.columns);
+    const area = this.#reserve(plan.bytes + 4 * ids.length);
+    const shared = plan.prepare(this.runtime, area);
+    const list = area + plan.bytes;
+    this.runtime.i32(list, ids.length).set(ids);
+    this.#split("trellisGather", ids.length, 1, 4 * ids.length * weight.columns, (first, end) => [
+      ...shared,
+      list,
+      addressOf(this, y),
+      first,
+      end,
+    ]);
+  }
+
+  /**
+   * h += xᵀ x: h[i][j] += Σ_t x[t][i] x[t][j]; x [tokens, columns], h [columns, columns] symmetric. A
+   * calibration Hessian's sum, twice as fast as `crossGram(x, x, …)`.
+   */
+  gram(x: Buffer, h: Buffer, tokens: number, columns: number): void {
+    this.#accumulate(x, x, h, tokens, columns, columns, true);
+    const pointer = addressOf(this, h);
+    this.#split("mirrorUpper", columns, 16, columns * columns, (first, end) => [
+      pointer,
+      columns,
+      first,
+      end,
+    ]);
+  }
+
+  /** c += aᵀ b: c[i][j] += Σ_t a[t][i] b[t][j]; a [tokens, m], b [tokens, n] (n is m by default), c [m, n]. */
+  crossGram(a: Buffer, b: Buffer, c: Buffer, tokens: number, m: number, n = m): void {
+    this.#accumulate(a, b, c, tokens, m, n, false);
+  }
+
+  async close(): Promise<void> {
+    await this.runtime.close();
+  }
+
+  #accumulate(
+    a: Buffer,
+    b: Buffer,
+    c: Buffer,
+    tokens: number,
+    m: number,
+    n: number,
+    symmetric: boolean,
+  ): void {
+    checkLength("gram a", a, tokens * m);
+    checkLength("gram b", b, tokens * n);
+    checkLength("gram c", c, m * n);
+    const block = Math.min(tokens, GRAM_TOKENS);
+    const panelBytes = (columns: number) => Math.ceil(columns / 8) * block * 32;
+    const area = this.#reserve(panelBytes(m) + (symmetric ? 0 : panelBytes(n)) + 256 * this.threads);
+    const right = symmetric ? area : area + panelBytes(m);
+    const scratch = right + panelBytes(n);
+    const to = addressOf(this, c);
+    for (let t = 0; t < tokens; t += block) {
+      const count = Math.min(block, tokens - t);
+      this.#pack(a, t, count, m, area);
+      if (!symmetric) this.#pack(b, t, count, n, right);
+      const threads = Math.min(threadsFor(count * m * n, this.threads), Math.ceil(m / 8));
+      this.runtime.parallel(
+        "multiplyPanels",
+        Array.from({ length: threads }, (_, i) => {
+          const sizes = [count, m, n, symmetric ? 1 : 0];
+          return [area, right, to, ...sizes, i, threads, scratch + 256 * i];
+        }),
+      );
+    }
+  }
+
+  #pack(x: Buffer, token: number, tokens: number, columns: number, out: number): void {
+    const from = addressOf(this, x) + 4 * token * columns;
+    this.#split("packPanels", Math.ceil(columns / 8), 1, tokens * columns, (first, end) => [
+      from,
+      4 * columns,
+      tokens,
+      columns,
+      out,
+      first,
+      end,
+    ]);
+  }
+
+  /** Runs a kernel over `units` on as many threads as `work` is worth. */
+  #split(
+    kernel: string,
+    units: number,
+    grain: number,
+    work: number,
+    args: (first: number, end: number, thread: number) => number[],
+  ): void {
+    const ranges = splitRange(units, grain, threadsFor(work, this.threads));
+    this.runtime.parallel(
+      kernel,
+      ranges.map(([first, end], thread) => args(first, end, thread)),
+    );
+  }
+
+  #view(buffer: Buffer): Float32Array {
+    return this.runtime.f32(addressOf(this, buffer), buffer.length);
+  }
+
+  /** The address of `bytes` of working memory, good until the next operation. */
+  #reserve(bytes: number): number {
+    if (bytes > this.#areaBytes) {
+      if (this.#areaBytes > 0) this.runtime.free(this.#area);
+      this.#areaBytes = 0;
+      this.#area = this.runtime.allocate(bytes);
+      this.#areaBytes = bytes;
+    }
+    return this.#area;
+  }
+}

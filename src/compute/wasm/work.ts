@@ -1,0 +1,23 @@
+/**
+ * How operations are split over threads. Only over independent outputs, never over a reduction: results are
+ * the same for any number of threads.
+ */
+
+/** A range of units for each thread, `grain` units at a time; fewer ranges than threads when units are few. */
+export function splitRange(units: number, grain: number, threads: number): [first: number, end: number][] {
+  const grains = Math.ceil(units / grain);
+  const parts = Math.min(threads, grains);
+  const boundary = (i: number) => Math.min(units, Math.round((grains * i) / parts) * grain);
+  return Array.from({ length: parts }, (_, i) => [boundary(i), boundary(i + 1)]);
+}
+
+/**
+ * Multiplications (or operations of that cost) below which a second thread does not pay: handing over takes
+ * 3 to 10 µs, in which one thread does about this many.
+ */
+const WORTH_SHARING = 1 << 17;
+
+/** Threads to use for an operation of that much work. */
+export function threadsFor(work: number, threads: number): number {
+  return work < WORTH_SHARING ? 1 : threads;
+}
