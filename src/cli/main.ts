@@ -1,12 +1,29 @@
 #!/usr/bin/env node
 /** The `pocketllm` command: registers one file a command and parses the arguments. */
 import { Command, CommanderError } from "commander";
+import { VERSION } from "../version.js";
+import { registerChat } from "./commands/chat.js";
+import { registerCompress } from "./commands/compress.js";
+import { registerEval } from "./commands/eval.js";
+import { registerGenerate } from "./commands/generate.js";
+import { registerInspect } from "./commands/inspect.js";
+import { registerVerify } from "./commands/verify.js";
 
 const program = new Command("pocketllm")
   .description("Makes a language model about ten times smaller than its 16-bit file, and runs it.")
-  .version("0.1.0")
+  .version(VERSION)
   .showHelpAfterError("(add --help for usage)")
   .exitOverride();
+
+for (const register of [
+  registerCompress,
+  registerEval,
+  registerGenerate,
+  registerChat,
+  registerInspect,
+  registerVerify,
+])
+  register(program);
 
 try {
   await program.parseAsync();

@@ -1,4 +1,7 @@
-/** Progress on stderr: a bar with ETA on a terminal, otherwise a plain line at each new stage and every 10 %. */
+/**
+ * Progress on stderr: a bar with ETA on a terminal, otherwise a plain line every 10 % of any stage that lasts
+ * longer than a moment.
+ */
 import { Presets, SingleBar } from "cli-progress";
 import type { OnProgress } from "../progress.js";
 
@@ -44,6 +47,9 @@ function barProgress(stream: NodeJS.WriteStream): ProgressDisplay {
   };
 }
 
+/** Stages shorter than this print no lines. */
+const MOMENT_SECONDS = 2;
+
 function lineProgress(stream: NodeJS.WriteStream): ProgressDisplay {
   let stage = "";
   let started = 0;
@@ -56,9 +62,9 @@ function lineProgress(stream: NodeJS.WriteStream): ProgressDisplay {
         next = 0;
       }
       const part = total > 0 ? done / total : 1;
-      if (part < next) return;
-      next = Math.floor(part * 10 + 1) / 10;
       const seconds = (performance.now() - started) / 1000;
+      if (part < next || seconds < MOMENT_SECONDS) return;
+      next = Math.floor(part * 10 + 1) / 10;
       const eta = part > 0 && part < 1 ? `, ETA ${Math.ceil((seconds * (1 - part)) / part)} s` : "";
       stream.write(`${name}: ${Math.round(part * 100)} %${eta}${detail ? ` (${detail})` : ""}\n`);
     },
