@@ -3,6 +3,7 @@
  * KL(reference || model) of the next-token distributions in nats, position by position, and how often both
  * have the same most likely token.
  */
+import { expNonPositive } from "./exp.js";
 
 /** One position of both models. */
 export interface RowComparison {
@@ -30,9 +31,9 @@ export function compareRows(reference: Float32Array, model: Float32Array): RowCo
   for (let i = 0; i < reference.length; i++) {
     const r = reference[i] - referenceMax;
     const m = model[i] - modelMax;
-    const p = Math.exp(r);
+    const p = expNonPositive(r);
     referenceSum += p;
-    modelSum += Math.exp(m);
+    modelSum += expNonPositive(m);
     weighted += p * (r - m);
   }
   // sum p (log p - log q) with p = exp(r) / R and q = exp(m) / M; rounding may take it below 0 by 1e-16.

@@ -6,12 +6,23 @@ import { InputError, throwIfAborted } from "../errors.js";
 import type { OnProgress } from "../progress.js";
 import type { LanguageModel, Session } from "../runtime/model.js";
 import { compareRows, type DivergenceSummary, summarise } from "./divergence.js";
-import { cutWindows, LikelihoodSum, logSumExp, protocolTokens } from "./perplexity.js";
+import {
+  cutWindows,
+  type EvaluatedTokenizer,
+  LikelihoodSum,
+  logSumExp,
+  protocolTokens,
+} from "./perplexity.js";
+
+/** What is needed of a model: any `LanguageModel` has it. */
+export interface EvaluatedModel extends Pick<LanguageModel, "config" | "contextLength" | "createSession"> {
+  readonly tokenizer: EvaluatedTokenizer;
+}
 
 export interface EvaluateOptions {
-  readonly model: LanguageModel;
+  readonly model: EvaluatedModel;
   /** The model to compare with, usually the uncompressed one. Its tokenizer must give the same ids. */
-  readonly reference?: LanguageModel | undefined;
+  readonly reference?: EvaluatedModel | undefined;
   readonly text: string;
   /** Tokens of a window. Default 1024, or the shortest context of the models where that is less. */
   readonly context?: number | undefined;
@@ -56,7 +67,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
   const vocabulary = model.config.vocabularySize;
   const chunk = Math.max(1, Math.floor(CHUNK_ELEMENTS / vocabulary));
   const sessions: Session[] = [];
-  const open = (m: LanguageModel) => {
+  const open = (m: EvaluatedModel) => {
     const session = m.createSession(context);
     sessions.push(session);
     return session;
@@ -128,8 +139,8 @@ function chooseContext({ model, reference, context }: EvaluateOptions): number {
 }
 
 function checkSameVocabulary(
-  model: LanguageModel,
-  reference: LanguageModel,
+  model: EvaluatedModel,
+  reference: EvaluatedModel,
   text: string,
   ids: Int32Array,
 ): void {

@@ -1,8 +1,9 @@
 /** A language model whose every probability is known: a first-order Markov chain over letters, for tests. */
 import { InputError } from "../errors.js";
-import type { LanguageModel, Session } from "../runtime/model.js";
-import type { Tokenizer } from "../text/tokenizer.js";
+import type { Session } from "../runtime/model.js";
 import { tinyConfig } from "../transformer/tiny-model.test.util.js";
+import type { EvaluatedModel } from "./evaluate.js";
+import type { EvaluatedTokenizer } from "./perplexity.js";
 
 /** Row t: probabilities of the token after t. Letter "a" is token 0. */
 export type Transitions = readonly (readonly number[])[];
@@ -14,7 +15,7 @@ export interface MarkovOptions {
   readonly bos?: number;
 }
 
-export interface MarkovModel extends LanguageModel {
+export interface MarkovModel extends EvaluatedModel {
   /** Sessions created and not yet freed. */
   readonly openSessions: () => number;
   /** The inputs of every forward. */
@@ -52,7 +53,7 @@ export function markovModel({ transitions, contextLength = 64, bos }: MarkovOpti
   };
   return {
     config,
-    tokenizer: letterTokenizer(vocabularySize, bos),
+    tokenizer: letterTokenizer(bos),
     contextLength,
     createSession,
     openSessions: () => open,
@@ -60,23 +61,13 @@ export function markovModel({ transitions, contextLength = 64, bos }: MarkovOpti
   };
 }
 
-function letterTokenizer(vocabularySize: number, bos: number | undefined): Tokenizer {
-  const encodeLong: Tokenizer["encodeLong"] = (text, { addSpecialTokens = true } = {}) => {
-    const ids = Array.from(text, (c) => c.charCodeAt(0) - 97);
-    return Int32Array.from(addSpecialTokens && bos !== undefined ? [bos, ...ids] : ids);
-  };
+function letterTokenizer(bos: number | undefined): EvaluatedTokenizer {
   return {
-    vocabularySize,
     bosTokenId: bos ?? null,
-    eosTokenId: null,
     addsBos: bos !== undefined,
-    chatTemplate: null,
-    encode: (text, options) => [...encodeLong(text, options)],
-    encodeLong,
-    decode: (ids) => Array.from(ids, (id) => String.fromCharCode(id + 97)).join(""),
-    tokenId: (token) => token.charCodeAt(0) - 97,
-    applyChatTemplate: () => {
-      throw new InputError("no chat template");
+    encodeLong(text, { addSpecialTokens = true } = {}) {
+      const ids = Array.from(text, (c) => c.charCodeAt(0) - 97);
+      return Int32Array.from(addSpecialTokens && bos !== undefined ? [bos, ...ids] : ids);
     },
   };
 }

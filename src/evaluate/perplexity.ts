@@ -5,9 +5,13 @@
  */
 import { InputError } from "../errors.js";
 import type { Tokenizer } from "../text/tokenizer.js";
+import { expNonPositive } from "./exp.js";
+
+/** What the protocol asks of a tokenizer. */
+export type EvaluatedTokenizer = Pick<Tokenizer, "encodeLong" | "addsBos" | "bosTokenId">;
 
 /** The token ids of a text as the protocol scores them. */
-export function protocolTokens(tokenizer: Tokenizer, text: string): Int32Array {
+export function protocolTokens(tokenizer: EvaluatedTokenizer, text: string): Int32Array {
   const ids = tokenizer.encodeLong(text, { addSpecialTokens: false });
   if (!tokenizer.addsBos || tokenizer.bosTokenId === null) return ids;
   const withBos = new Int32Array(ids.length + 1);
@@ -41,7 +45,7 @@ export function logSumExp(row: Float32Array): number {
   let max = Number.NEGATIVE_INFINITY;
   for (let i = 0; i < row.length; i++) if (row[i] > max) max = row[i];
   let sum = 0;
-  for (let i = 0; i < row.length; i++) sum += Math.exp(row[i] - max);
+  for (let i = 0; i < row.length; i++) sum += expNonPositive(row[i] - max);
   return max + Math.log(sum);
 }
 
