@@ -1,8 +1,10 @@
 /** The one place that tells coding methods apart: what each method's code is asked for by the rest of the program. */
 import type { CodedMatrix } from "../codec/coded.js";
 import { decodeMeta, metaLinear, validateMeta } from "../codec/meta/decode.js";
+import { decodeTrellis } from "../codec/trellis/decode.js";
+import { validateTrellis } from "../codec/trellis/stored.js";
 import type { Backend } from "../compute/backend.js";
-import type { Linear } from "../compute/linear.js";
+import { DenseLinear, type Linear } from "../compute/linear.js";
 
 interface Codec {
   /** Checks a coded matrix from outside. Throws CorruptFileError; `name` is the layer's, for the message. */
@@ -13,6 +15,12 @@ interface Codec {
 }
 
 const CODECS: Readonly<Record<CodedMatrix["method"], Codec>> = {
+  trellis: {
+    validate: validateTrellis,
+    decode: decodeTrellis,
+    linear: (backend, matrix, bias, name) =>
+      new DenseLinear(backend, matrix.rows, matrix.columns, decodeTrellis(matrix, name), bias),
+  },
   meta: { validate: validateMeta, decode: decodeMeta, linear: metaLinear },
 };
 

@@ -9,12 +9,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import type { CodedMatrix, StoredTensor } from "../codec/coded.js";
-import { decodeMeta, metaTensors } from "../codec/meta/decode.js";
-import { bf16ToNumber, f32ToBytes, numberToBf16, roundToF16 } from "../tensor/dtype.js";
-import { elements } from "./folder.js";
-import { type CodedLayer, matricesOf } from "./layer.js";
-import { TINY_CONFIG, TINY_FINGERPRINT, TINY_PROVENANCE, tinyValues } from "./tiny-folder.test.util.js";
+import type { CodedMatrix } from "../codec/coded.js";
+import type { MetaShape } from "../codec/meta/options.js";
+import { codeForRate, RATES } from "../codec/trellis/code.js";
+import { bf16ToNumber, numberToBf16, roundToF16 } from "../tensor/dtype.js";
+import type { CodedLayer } from "./layer.js";
+import { decodeLayer } from "./linear.js";
+import {
+  metaMatrix,
+  TINY_CONFIG,
+  TINY_FINGERPRINT,
+  TINY_PROVENANCE,
+  type TrellisParameters,
+  trellisMatrix,
+} from "./tiny-folder.test.util.js";
 import { FolderWriter } from "./writer.js";
 
 const PYTHON = process.env["POCKETLLM_PYTHON"] ?? "python3";
@@ -29,34 +37,6 @@ function hasNumpy(): boolean {
   }
 }
 const skip = hasNumpy() ? false : `${PYTHON} with numpy is not installed`;
-
-/** Random codes and positive numbers: everything that a decoder takes, whether or not an encoder would make it. */
-function randomTensors(
-  name: string,
-  shapes: Readonly<Record<string, Pick<StoredTensor, "dtype" | "shape">>>,
-): Map<string, StoredTensor> {
-  const tensors = new Map<string, StoredTensor>();
-  for (const [suffix, { dtype, shape }] of Object.entries(shapes)) {
-    const values = tinyValues(`${name}.${suffix}`, elements(shape));
-    const data =
-      dtype === "F16"
-        ? f32ToBytes(suffix === "statistics" ? values.map((v) => v + 1) : values, "F16")
-        : Uint8Array.from(values, (value) => 256 * (value + 0.5));
-    tensors.set(suffix, { dtype, shape, data });
-  }
-  return tensors;
-}
-
-function metaMatrix(
-  name: string,
-  rows: number,
-  columns: number,
-  change: Record<string, unknown>,
-): CodedMatrix {
-  const shape = { d: 8, k: 64, hidden: 16, blocks: 3, rln: "rows", groupScale: true, ...change } as const;
-  const tensors = randomTensors(name, metaTensors(rows, columns, shape));
-  return { method: "meta", rows, columns, parameters: shape, tensors };
-}
 
 let work: string;
 before(async () => {
@@ -119,21 +99,46 @@ test("Python reads plain tensors in F16 and BF16", { skip }, async () => {
 
 test("Python decodes the method meta", { skip }, async () => {
   const layers = new Map<string, CodedMatrix>();
-  const add = (rows: number, columns: number, change: Record<string, unknown>) => {
+  const add = (rows: number, columns: number, change: Partial<MetaShape>) => {
     const name = `${Object.values(change).join("-") || "default"}-${rows}x${columns}`;
     layers.set(name, metaMatrix(name, rows, columns, change));
   };
-  for (const rln of ["rows", "columns", "off"])
+  for (const rln of ["rows", "columns", "off"] as const)
     for (const groupScale of [true, false]) add(24, 32, { rln, groupScale });
   add(7, 40, { rln: "columns" });
   add(9, 8, { rln: "columns" });
   add(16, 24, { d: 4, k: 1024, hidden: 5, blocks: 1 });
   const read = await readInPython("meta", layers);
-  for (const [name, matrix] of layers) assertClose(await read(`${name}.weight`), decodeMeta(matrix), name);
+  for (const [name, matrix] of layers) assertClose(await read(`${name}.weight`), decodeLayer(matrix), name);
+});
+
+test("Python decodes the method trellis", { skip }, async () => {
+  const layers = new Map<string, CodedMatrix>();
+  const add = (name: string, rows: number, columns: number, change: Partial<TrellisParameters>) =>
+    layers.set(name, trellisMatrix(name, rows, columns, change));
+  for (const rate of RATES) {
+    const { codeBits, widths } = codeForRate(rate);
+    for (const interleave of [1, 16])
+      for (const tailBiting of [true, false])
+        add(`rate-${rate}-${interleave}-${tailBiting}`, 37, 40, { codeBits, widths, interleave, tailBiting });
+  }
+  // Every map, odd numbers of columns, cut groups, cycles shorter than a window.
+  for (const codeBits of [3, 4] as const)
+    for (const widths of [[1, 2, 3, 4], [4], [3]])
+      for (const columns of [21, 64])
+        add(`maps-${codeBits}-${widths.join("")}-${columns}`, 9, columns, {
+          codeBits,
+          widths,
+          interleave: 4,
+        });
+  add("short", 3, 7, { interleave: 2, rotationSeed: 2 ** 32 - 1 });
+  add("shorter-than-interleave", 3, 8, { interleave: 16, tailBiting: false });
+  const read = await readInPython("trellis", layers);
+  for (const [name, matrix] of layers) assertClose(await read(`${name}.weight`), decodeLayer(matrix), name);
 });
 
 test("Python puts the tiers of a matrix together", { skip }, async () => {
-  const parts = [metaMatrix("first", 5, 16, { k: 256 }), metaMatrix("second", 9, 16, { d: 4 })];
+  const parts = [metaMatrix("first", 5, 16, { k: 256 }), trellisMatrix("second", 9, 16, {})];
   const layer = {
     rows: 14,
     columns: 16,
@@ -143,6 +148,5 @@ test("Python puts the tiers of a matrix together", { skip }, async () => {
     ],
   };
   const read = await readInPython("tiers", new Map([["lm_head", layer]]));
-  const expected = matricesOf(layer).flatMap((matrix) => [...decodeMeta(matrix)]);
-  assertClose(await read("lm_head.weight"), Float32Array.from(expected), "lm_head");
+  assertClose(await read("lm_head.weight"), decodeLayer(layer), "lm_head");
 });

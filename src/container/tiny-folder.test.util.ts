@@ -1,6 +1,9 @@
 /** A PocketLLM folder of a tiny made-up model, the same bytes every time, for the tests of this room. */
 import type { CodedMatrix, StoredTensor } from "../codec/coded.js";
 import { metaTensors } from "../codec/meta/decode.js";
+import type { MetaShape } from "../codec/meta/options.js";
+import type { TrellisCode } from "../codec/trellis/code.js";
+import { trellisTensors } from "../codec/trellis/stored.js";
 import { f32ToBytes } from "../tensor/dtype.js";
 import { sha256 } from "./disk.js";
 import { elements } from "./folder.js";
@@ -78,19 +81,61 @@ export function tinyValues(name: string, length: number): Float32Array {
   return Float32Array.from({ length }, () => random() - 0.5);
 }
 
-/** A matrix of the method "meta" with random codes, codebook and decoder. */
-export function syntheticMatrix(name: string, rows: number, columns: number): CodedMatrix {
-  const parameters = { d: 4, k: 16, hidden: 2, blocks: 2, rln: "rows", groupScale: true } as const;
+/** Random codes and positive numbers: all that a decoder takes, whether or not an encoder would make it. */
+export function randomTensors(
+  name: string,
+  shapes: Readonly<Record<string, Pick<StoredTensor, "dtype" | "shape">>>,
+): Map<string, StoredTensor> {
   const tensors = new Map<string, StoredTensor>();
-  for (const [suffix, { dtype, shape }] of Object.entries(metaTensors(rows, columns, parameters))) {
-    const values = tinyValues(`${name}.${suffix}`, elements(shape));
+  for (const [suffix, { dtype, shape }] of Object.entries(shapes)) {
+    const values = tinyValues(`${name}.${suffix}`, elements(shape)).map((value) => value + 0.75);
     const data =
-      dtype === "F16"
-        ? f32ToBytes(values.map(Math.abs), "F16")
-        : Uint8Array.from(values, (value) => 256 * value);
+      dtype === "F16" ? f32ToBytes(values, "F16") : Uint8Array.from(values, (value) => 1024 * value);
     tensors.set(suffix, { dtype, shape, data });
   }
+  return tensors;
+}
+
+/** A matrix of the method "meta" with random codes, codebook and decoder. */
+export function metaMatrix(
+  name: string,
+  rows: number,
+  columns: number,
+  change: Partial<MetaShape>,
+): CodedMatrix {
+  const parameters = {
+    d: 8,
+    k: 64,
+    hidden: 16,
+    blocks: 3,
+    rln: "rows",
+    groupScale: true,
+    ...change,
+  } as const;
+  const tensors = randomTensors(name, metaTensors(rows, columns, parameters));
   return { method: "meta", rows, columns, parameters, tensors };
+}
+
+export type TrellisParameters = TrellisCode & { readonly rotationSeed: number };
+
+/** A matrix of the method "trellis" with random codes, tables and scales. */
+export function trellisMatrix(
+  name: string,
+  rows: number,
+  columns: number,
+  change: Partial<TrellisParameters>,
+): CodedMatrix {
+  const defaults = { codeBits: 4, widths: [2], interleave: 1, tailBiting: true, rotationSeed: 1 } as const;
+  const parameters = { ...defaults, ...change };
+  const tensors = randomTensors(name, trellisTensors(rows, columns, parameters));
+  return { method: "trellis", rows, columns, parameters, tensors };
+}
+
+/** Layer 0 is coded by the method "meta", the rest by "trellis". */
+export function syntheticMatrix(name: string, rows: number, columns: number): CodedMatrix {
+  return name.startsWith("model.layers.0.")
+    ? metaMatrix(name, rows, columns, { d: 4, k: 16, hidden: 2, blocks: 2 })
+    : trellisMatrix(name, rows, columns, {});
 }
 
 export function tinyLayer(name: string, rows: number, columns: number): CodedLayer {

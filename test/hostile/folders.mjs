@@ -11,6 +11,7 @@ import { writeTinyFolder } from "../../dist/container/tiny-folder.test.util.js";
 
 const MANIFEST = "pocketllm.json";
 const Q = "model.layers.0.self_attn.q_proj";
+const TRELLIS = "model.layers.1.self_attn.q_proj";
 const DOWN = "model.layers.0.mlp.down_proj";
 const NORM = "model.norm.weight";
 const HEAD = "lm_head";
@@ -393,6 +394,47 @@ const ATTACKS = [
     "codebook-of-nan",
     /q_proj: tensor "codebook" has numbers that are not finite/,
     tensor(`${Q}.codebook`, (bytes) => bytes.writeUInt16LE(0x7e00, 4)),
+    "read",
+  ],
+  [
+    "trellis-codes-of-the-wrong-size",
+    /layers\.1\.self_attn\.q_proj: tensor "codes" is U8 \[4,16\], not U8 \[8,16\]/,
+    parameters(TRELLIS, { widths: [1] }),
+    "read",
+  ],
+  [
+    "codes-of-five-bits",
+    /q_proj: codeBits must be 3 or 4, not 5/,
+    parameters(TRELLIS, { codeBits: 5 }),
+    "read",
+  ],
+  ["groups-of-no-columns", /q_proj: widths must be/, parameters(TRELLIS, { widths: [2, 0] }), "read"],
+  ["no-groups", /q_proj: widths must be/, parameters(TRELLIS, { widths: [] }), "read"],
+  ["a-million-widths", /q_proj: widths must be/, parameters(TRELLIS, { widths: Array(1e6).fill(2) }), "read"],
+  [
+    "interleave-of-nothing",
+    /q_proj: interleave must be 1 to 16/,
+    parameters(TRELLIS, { interleave: 0 }),
+    "read",
+  ],
+  ["fractional-interleave", /q_proj: interleave must be/, parameters(TRELLIS, { interleave: 1.5 }), "read"],
+  [
+    "seed-beyond-32-bits",
+    /q_proj: rotationSeed must be/,
+    parameters(TRELLIS, { rotationSeed: 2 ** 32 }),
+    "read",
+  ],
+  [
+    "missing-scales",
+    /q_proj: has 2 tensors, not 3|"model\.layers\.1\.self_attn\.q_proj\.scales" is stored but no tensor/,
+    manifest(({ layers }) => {
+      layers[TRELLIS].tensors.pop();
+    }),
+  ],
+  [
+    "tables-of-nan",
+    /q_proj: tensor "tables" has numbers that are not finite/,
+    tensor(`${TRELLIS}.tables`, (bytes) => bytes.writeUInt16LE(0xfe00, 10)),
     "read",
   ],
   [

@@ -1,8 +1,8 @@
-"""Decodes every matrix of a PocketLLM folder to float32, from docs/format.md alone. Needs numpy.
+"""Decodes every matrix of a PocketLLM folder, from docs/format.md alone. Needs numpy.
 
-python3 read_pocketllm.py FOLDER [OUT]: lists the matrices, or writes each as OUT/<name>.f32 (raw, row-major).
-"""
+python3 read_pocketllm.py FOLDER OUT: writes each as OUT/<name>.f32, raw float32, row-major."""
 import hashlib
+import itertools
 import json
 import math
 import pathlib
@@ -10,53 +10,38 @@ import sys
 
 import numpy as np
 
-DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "U8": "u1", "BF16": "<u2"}
+
+def read_folder(path):
+    """Yields (name, float array) for every tensor of the model."""
+    raw = (pathlib.Path(path) / "pocketllm.json").read_bytes()
+    manifest = json.loads(raw)
+    if (manifest["format"], manifest["version"]) != ("pocketllm", 1):
+        raise ValueError(f"cannot read version {manifest['version']}")
+    if hashlib.sha256(raw[:-77]).hexdigest() != manifest["sha256"]:
+        raise ValueError("the manifest is damaged")
+    stored = {name: read_tensor(path, name, entry) for name, entry in manifest["tensors"].items()}
+    for layer, entry in manifest["layers"].items():
+        parts = []
+        for i, part in enumerate(entry.get("tiers", [entry])):
+            prefix = f"{layer}.{i}" if "tiers" in entry else layer
+            rows = part["rows"][1] - part["rows"][0] if "tiers" in entry else part["rows"]
+            own = {suffix: stored.pop(f"{prefix}.{suffix}") for suffix in part["tensors"]}
+            parts.append(DECODERS[part["method"]](rows, part["columns"], part["parameters"], own))
+        yield f"{layer}.weight", np.concatenate(parts)
+    yield from stored.items()
 
 
-class Folder:
-    def __init__(self, path):
-        self.path = pathlib.Path(path)
-        raw = (self.path / "pocketllm.json").read_bytes()
-        self.manifest = json.loads(raw)
-        if self.manifest["format"] != "pocketllm" or self.manifest["version"] != 1:
-            raise ValueError(f"cannot read version {self.manifest['version']}")
-        if hashlib.sha256(raw[:-77]).hexdigest() != self.manifest["sha256"]:
-            raise ValueError("the manifest is damaged")
-        self.headers = {}
-
-    def tensor(self, name):
-        entry = self.manifest["tensors"][name]
-        with open(self.path / entry["file"], "rb") as file:
-            if entry["file"] not in self.headers:
-                length = int.from_bytes(file.read(8), "little")
-                self.headers[entry["file"]] = 8 + length, json.loads(file.read(length))
-            start, header = self.headers[entry["file"]]
-            begin, end = header[name]["data_offsets"]
-            file.seek(start + begin)
-            data = file.read(end - begin)
-        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise ValueError(f"{name} is damaged")
-        values = np.frombuffer(data, DTYPES[entry["dtype"]])
-        if entry["dtype"] == "BF16":
-            values = (values.astype("<u4") << 16).view("<f4")
-        return values.reshape(entry["shape"])
-
-    def matrices(self):
-        """Yields (tensor name, float array) for every tensor of the model."""
-        coded = set()
-        for layer, entry in self.manifest["layers"].items():
-            parts = []
-            for i, part in enumerate(entry.get("tiers", [entry])):
-                prefix = f"{layer}.{i}" if "tiers" in entry else layer
-                names = {suffix: f"{prefix}.{suffix}" for suffix in part["tensors"]}
-                coded.update(names.values())
-                rows = part["rows"][1] - part["rows"][0] if "tiers" in entry else part["rows"]
-                stored = {suffix: self.tensor(name) for suffix, name in names.items()}
-                parts.append(DECODERS[part["method"]](rows, part["columns"], part["parameters"], stored))
-            yield f"{layer}.weight", np.concatenate(parts)
-        for name in self.manifest["tensors"]:
-            if name not in coded:
-                yield name, self.tensor(name)
+def read_tensor(path, name, entry):
+    with open(pathlib.Path(path) / entry["file"], "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        begin, end = json.loads(file.read(length))[name]["data_offsets"]
+        file.seek(8 + length + begin)
+        data = file.read(end - begin)
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise ValueError(f"{name} is damaged")
+    if entry["dtype"] == "BF16":
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(entry["shape"])
+    return np.frombuffer(data, {"F16": "<f2", "U8": "u1"}[entry["dtype"]]).reshape(entry["shape"])
 
 
 def unpack(data, bits, count):
@@ -65,13 +50,14 @@ def unpack(data, bits, count):
     return stream.astype(np.int64) @ (1 << np.arange(bits))
 
 
-P = [0.39894094758189624, 0.05052906605816727, 0.00557677117334332, 0.0003271457725057028, 0.000006178996234576764]
-Q = [1, 0.2933100786647611, 0.037884281216893544, 0.0027629698892168795, 0.00011862846043268584, 5.333739169819462e-7]
+# From the highest power.
+P = [0.000006178996234576764, 0.0003271457725057028, 0.00557677117334332, 0.05052906605816727, 0.39894094758189624]
+Q = [5.333739169819462e-7, 0.00011862846043268584, 0.0027629698892168795, 0.037884281216893544, 0.2933100786647611, 1]
 
 
 def gelu(x):
     c = np.clip(x, -5, 5)
-    return x * (0.5 + c * np.polyval(P[::-1], c * c) / np.polyval(Q[::-1], c * c))
+    return x * (0.5 + c * np.polyval(P, c * c) / np.polyval(Q, c * c))
 
 
 def decode_meta(rows, columns, parameters, stored):
@@ -103,16 +89,55 @@ def decode_meta(rows, columns, parameters, stored):
     return (mean[:, None] + h / inverse[:, None]).reshape(rows, columns)
 
 
-DECODERS = {"meta": decode_meta}
+# By (codeBits, width): the images of the window's 12 bits, in hexadecimal.
+MAPS = {}
 
 
-def main(path, out=None):
-    for name, values in Folder(path).matrices():
-        if out is None:
-            print(name, list(values.shape))
-        else:
-            (pathlib.Path(out) / f"{name}.f32").write_bytes(values.astype("<f4").tobytes())
+def decode_trellis(rows, columns, parameters, stored):
+    bits, widths, step = parameters["codeBits"], parameters["widths"], parameters["interleave"]
+    codes, tables, at = stored["codes"], {}, 0
+    for width in sorted(set(widths)):
+        a, b = stored["tables"][at : at + 32 * width].astype(np.float64).reshape(2, 16, width)
+        tables[width], at = a[np.arange(256) & 15] + b[np.arange(256) >> 4], at + 32 * width
+    if bits == 4:
+        codes = np.stack([codes & 15, codes >> 4], 1).reshape(-1, rows)
+    else:
+        codes = np.stack([unpack(group, 3, rows) for group in codes])
+    parts, start = [], 0
+    for group, width in zip(codes, itertools.cycle(widths)):
+        if start >= columns:
+            break
+        u = np.zeros(rows, np.int64)
+        for i, image in enumerate(bytes.fromhex(MAPS[bits, width])):
+            age, bit = divmod(i, bits)
+            past = np.roll(group, age * step)
+            if not parameters["tailBiting"]:
+                past[: age * step] = 0
+            u ^= (past >> bit & 1).astype(np.int64) * image
+        parts.append(tables[width][u])
+        start += width
+    return unrotate(np.concatenate(parts, 1)[:, :columns] * stored["scales"][:, None], parameters["rotationSeed"])
+
+
+def unrotate(w, seed):
+    rows, columns = w.shape
+    order = columns & -columns
+    m = columns // order
+    hadamard = np.ones((1, 1))
+    while len(hadamard) < order:
+        hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
+    angle = np.outer(np.arange(m), np.arange(m)) * 2 * np.pi / m
+    q = (np.cos(angle) + np.sin(angle)) / math.sqrt(m)
+    w = (q @ (w.reshape(rows, m, order) @ (hadamard / math.sqrt(order)))).reshape(rows, columns)
+    h = np.uint32(seed) ^ (np.arange(1, columns + 1, dtype=np.uint32) * np.uint32(0x9E3779B9))
+    h = (h ^ h >> 16) * np.uint32(0x85EBCA6B)
+    h = (h ^ h >> 13) * np.uint32(0xC2B2AE35)
+    return np.where((h ^ h >> 16) >> 31, -w, w)
+
+
+DECODERS = {"meta": decode_meta, "trellis": decode_trellis}
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for name, values in read_folder(sys.argv[1]):
+        (pathlib.Path(sys.argv[2]) / f"{name}.f32").write_bytes(values.astype("<f4").tobytes())
