@@ -12,6 +12,7 @@ import { fileURLToPath } from "node:url";
 import type { CodedMatrix } from "../codec/coded.js";
 import type { MetaShape } from "../codec/meta/options.js";
 import { codeForRate, RATES } from "../codec/trellis/code.js";
+import { windowMap } from "../codec/trellis/maps.js";
 import { bf16ToNumber, numberToBf16, roundToF16 } from "../tensor/dtype.js";
 import type { CodedLayer } from "./layer.js";
 import { decodeLayer } from "./linear.js";
@@ -83,6 +84,20 @@ function assertClose(actual: Float32Array, expected: Float32Array, name: string)
   assert.ok(largest > 0, name);
   assert.ok(difference <= 1e-5 * largest, `${name}: off by ${difference} of ${largest}`);
 }
+
+test("docs/format.md and the Python reader have the maps of the codec", async () => {
+  const format = await readFile(new URL("../../docs/format.md", import.meta.url), "utf8");
+  const reader = await readFile(READER, "utf8");
+  for (const codeBits of [3, 4] as const)
+    for (const width of [1, 2, 3, 4]) {
+      const map = Buffer.from(windowMap(codeBits, width)).toString("hex");
+      assert.ok(
+        format.includes(`| ${codeBits} | ${width} | \`${map}\` |`),
+        `format.md, ${codeBits}:${width}`,
+      );
+      assert.ok(reader.includes(`(${codeBits}, ${width}): "${map}"`), `reader, ${codeBits}:${width}`);
+    }
+});
 
 test("Python reads plain tensors in F16 and BF16", { skip }, async () => {
   const plain = new Map([

@@ -81,12 +81,14 @@ test("killed at any moment and resumed, the folder has the same bytes", async ()
       const child = spawn(process.execPath, [program, out, "3000"], { stdio: ["ignore", "pipe", "pipe"] });
       let errors = "";
       let began = 0;
+      let timer: NodeJS.Timeout | undefined;
       child.stderr.on("data", (data) => (errors += data));
       child.stdout.once("data", () => {
         began = performance.now();
-        setTimeout(() => child.kill("SIGKILL"), delay);
+        timer = setTimeout(() => child.kill("SIGKILL"), delay);
       });
       child.on("close", (code, signal) => {
+        clearTimeout(timer);
         if (signal === "SIGKILL") resolve(null);
         else if (code === 0) resolve(performance.now() - began);
         else reject(new Error(errors));
