@@ -1,0 +1,45 @@
+/** Plain decoding of a trellis-coded matrix to dense weights, the definition of the format's arithmetic. */
+import type { CodedMatrix } from "../coded.js";
+import { createRotation, unrotateRows } from "../rotation.js";
+import { columnGroups, stateCodes } from "./code.js";
+import { windowMap } from "./maps.js";
+import { mapBytes } from "./schedule.js";
+import { pairedCodes, storedNumbers, tablesByWidth, validateTrellis } from "./stored.js";
+
+/** The weights [rows, columns], not rotated. Validates first: throws CorruptFileError naming `name`. */
+export function decodeTrellis(coded: CodedMatrix, name?: string): Float32Array {
+  const { code, seed } = validateTrellis(coded, name);
+  const { rows, columns } = coded;
+  const { codeBits, interleave, tailBiting } = code;
+  const pairs = pairedCodes(coded, code);
+  const tables = tablesByWidth(storedNumbers(coded, "tables"), code.widths);
+  const scales = storedNumbers(coded, "scales");
+  const maps = new Map(
+    [...tables.keys()].map((width) => [width, mapBytes(windowMap(codeBits, width), codeBits)]),
+  );
+  const ages = stateCodes(codeBits);
+  const out = new Float32Array(rows * columns);
+  columnGroups(code.widths, columns).forEach(({ start, columns: count, width }, g) => {
+    const table = tables.get(width)!;
+    const map = maps.get(width)!;
+    const shift = 4 * (g & 1);
+    const stream = pairs.subarray((g >> 1) * rows, ((g >> 1) + 1) * rows);
+    for (let r = 0; r < rows; r++) {
+      let u = 0;
+      let row = r;
+      for (let age = 0; age <= ages; age++) {
+        u ^= map[16 * age + ((stream[row] >> shift) & 15)];
+        row -= interleave;
+        if (row < 0) {
+          if (!tailBiting) break;
+          row = ((row % rows) + rows) % rows;
+        }
+      }
+      for (let v = 0; v < count; v++)
+        out[r * columns + start + v] =
+          scales[r] * (table[(u & 15) * width + v] + table[(16 + (u >> 4)) * width + v]);
+    }
+  });
+  unrotateRows(createRotation(columns, seed), out, rows);
+  return out;
+}

@@ -1,0 +1,129 @@
+/**
+ * A Linear whose weights stay coded: activations are rotated, then multiplied by rows that the backend
+ * decodes on the way. Rows that are gathered (an embedding) are rotated back.
+ */
+import type { Backend, Buffer, ByteBuffer, TrellisWeights } from "../../compute/backend.js";
+import type { Linear } from "../../compute/linear.js";
+import type { CodedMatrix } from "../coded.js";
+import { createRotation } from "../rotation.js";
+import { distinctWidths } from "./code.js";
+import { windowMap } from "./maps.js";
+import { mapBytes } from "./schedule.js";
+import { pairedCodes, storedNumbers, validateTrellis } from "./stored.js";
+
+/** Uploads a coded matrix as the kernels take it; the caller frees with freeTrellisWeights. Validates first. */
+export function trellisWeights(backend: Backend, coded: CodedMatrix, name?: string): TrellisWeights {
+  const { code } = validateTrellis(coded, name);
+  const codes = pairedCodes(coded, code);
+  const tables = storedNumbers(coded, "tables");
+  const scales = storedNumbers(coded, "scales");
+  const maps = Uint8Array.from(
+    distinctWidths(code.widths).flatMap((width) => [
+      ...mapBytes(windowMap(code.codeBits, width), code.codeBits),
+    ]),
+  );
+  const held: (Buffer | ByteBuffer)[] = [];
+  const floats = (data: Float32Array): Buffer => {
+    const buffer = backend.allocate(data.length);
+    held.push(buffer);
+    backend.write(buffer, data);
+    return buffer;
+  };
+  const bytes = (data: Uint8Array): ByteBuffer => {
+    const buffer = backend.allocateBytes(data.length);
+    held.push(buffer);
+    backend.writeBytes(buffer, data);
+    return buffer;
+  };
+  try {
+    return {
+      rows: coded.rows,
+      columns: coded.columns,
+      ...code,
+      codes: bytes(codes),
+      tables: floats(tables),
+      scales: floats(scales),
+      maps: bytes(maps),
+    };
+  } catch (error) {
+    for (const buffer of held) backend.free(buffer);
+    throw error;
+  }
+}
+
+export function freeTrellisWeights(backend: Backend, { codes, tables, scales, maps }: TrellisWeights): void {
+  for (const buffer of [codes, tables, scales, maps]) backend.free(buffer);
+}
+
+export class TrellisLinear implements Linear {
+  readonly inputs: number;
+  readonly outputs: number;
+  readonly bytes: number;
+  readonly #backend: Backend;
+  readonly #weights: TrellisWeights;
+  readonly #signs: Buffer;
+  readonly #q: Buffer;
+  readonly #m: number;
+  readonly #bias: Float32Array | undefined;
+  /** Rotated inputs, and the bias once for each token: grown to the most tokens seen. */
+  #rotated: Buffer | undefined;
+  #biases: Buffer | undefined;
+
+  /** `bias` [rows]. Throws CorruptFileError naming `name` on impossible parameters or tensors. */
+  constructor(backend: Backend, coded: CodedMatrix, bias?: Float32Array | undefined, name?: string) {
+    const { seed } = validateTrellis(coded, name);
+    const rotation = createRotation(coded.columns, seed);
+    this.inputs = coded.columns;
+    this.outputs = coded.rows;
+    this.#backend = backend;
+    this.#bias = bias;
+    this.#m = rotation.m;
+    this.#weights = trellisWeights(backend, coded, name);
+    const { codes, tables, scales, maps } = this.#weights;
+    this.#signs = backend.allocate(coded.columns);
+    backend.write(this.#signs, rotation.signs);
+    this.#q = backend.allocate(rotation.q.length);
+    backend.write(this.#q, rotation.q);
+    const floats = tables.length + scales.length + this.#signs.length + this.#q.length + (bias?.length ?? 0);
+    this.bytes = codes.byteLength + maps.byteLength + 4 * floats;
+  }
+
+  forward(x: Buffer, y: Buffer, tokens: number): void {
+    const backend = this.#backend;
+    this.#rotated = this.#grown(this.#rotated, tokens * this.inputs);
+    this.#rotate(x, this.#rotated, tokens, false);
+    backend.trellisMatmul(this.#rotated, this.#weights, y, tokens);
+    if (this.#bias) backend.add(y, this.#repeatedBias(this.#bias, tokens), tokens * this.outputs);
+  }
+
+  gather(ids: Int32Array, y: Buffer): void {
+    this.#backend.trellisGather(this.#weights, ids, y);
+    this.#rotate(y, y, ids.length, true);
+  }
+
+  free(): void {
+    const backend = this.#backend;
+    freeTrellisWeights(backend, this.#weights);
+    for (const buffer of [this.#signs, this.#q, this.#rotated, this.#biases])
+      if (buffer) backend.free(buffer);
+    this.#rotated = this.#biases = undefined;
+  }
+
+  #rotate(x: Buffer, y: Buffer, rows: number, inverse: boolean): void {
+    const options = { x, y, signs: this.#signs, q: this.#q, m: this.#m, rows, columns: this.inputs, inverse };
+    this.#backend.rotate(options);
+  }
+
+  #repeatedBias(bias: Float32Array, tokens: number): Buffer {
+    if (this.#biases && this.#biases.length >= tokens * bias.length) return this.#biases;
+    this.#biases = this.#grown(this.#biases, tokens * bias.length);
+    for (let t = 0; t < tokens; t++) this.#backend.write(this.#biases, bias, t * bias.length);
+    return this.#biases;
+  }
+
+  #grown(buffer: Buffer | undefined, length: number): Buffer {
+    if (buffer && buffer.length >= length) return buffer;
+    if (buffer) this.#backend.free(buffer);
+    return this.#backend.allocate(length);
+  }
+}
