@@ -2,9 +2,10 @@
 import type { CodedMatrix } from "../codec/coded.js";
 import { decodeMeta, metaLinear, validateMeta } from "../codec/meta/decode.js";
 import { decodeTrellis } from "../codec/trellis/decode.js";
+import { TrellisLinear } from "../codec/trellis/linear.js";
 import { validateTrellis } from "../codec/trellis/stored.js";
 import type { Backend } from "../compute/backend.js";
-import { DenseLinear, type Linear } from "../compute/linear.js";
+import type { Linear } from "../compute/linear.js";
 
 interface Codec {
   /** Checks a coded matrix from outside. Throws CorruptFileError; `name` is the layer's, for the message. */
@@ -18,8 +19,7 @@ const CODECS: Readonly<Record<CodedMatrix["method"], Codec>> = {
   trellis: {
     validate: validateTrellis,
     decode: decodeTrellis,
-    linear: (backend, matrix, bias, name) =>
-      new DenseLinear(backend, matrix.rows, matrix.columns, decodeTrellis(matrix, name), bias),
+    linear: (backend, matrix, bias, name) => new TrellisLinear(backend, matrix, bias, name),
   },
   meta: { validate: validateMeta, decode: decodeMeta, linear: metaLinear },
 };
