@@ -1,6 +1,6 @@
-/** What the writing side asks of Node's file system beyond whole files: hashes, folders, a full disk. */
+/** What the writing side asks of Node's file system beyond whole files: hashes, existence, a full disk. */
 import { createHash } from "node:crypto";
-import { open, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import type { ByteSource } from "../checkpoint/byte-source.js";
 import { InputError, throwIfAborted } from "../errors.js";
 
@@ -37,17 +37,6 @@ export async function exists(path: string): Promise<boolean> {
   } catch (error) {
     if (errorCode(error) === "ENOENT") return false;
     throw error;
-  }
-}
-
-/** Flushes a folder's list of names, so that a rename in it survives a power cut. Windows cannot and need not. */
-export async function syncFolder(path: string): Promise<void> {
-  if (process.platform === "win32") return;
-  const folder = await open(path, "r");
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
   }
 }
 

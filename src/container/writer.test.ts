@@ -173,6 +173,7 @@ test("existing folders and foreign journals are refused with what to do", async 
     open(out),
     new UsageError(`${out} exists already: choose another --out, or delete it`),
   );
+  await assert.rejects(open(out, true), /exists exists already, so there is nothing to resume/);
   const begun = join(folder, "begun");
   await open(begun);
   await assert.rejects(open(`${begun}/`), (error: Error) => {

@@ -7,11 +7,12 @@
  */
 import { mkdir, rename, rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { syncFolder } from "../checkpoint/safetensors-write.js";
 import type { JsonValue, StoredTensor } from "../codec/coded.js";
 import { InputError, UsageError } from "../errors.js";
 import { f32ToBytes, numberToBf16, numberToF16 } from "../tensor/dtype.js";
 import { buildFolder, type FinishOptions } from "./build.js";
-import { exists, reportFullDisk, syncFolder } from "./disk.js";
+import { exists, reportFullDisk } from "./disk.js";
 import { type Entry, Journal } from "./journal.js";
 import { type CodedLayer, checkLayer, isName, matricesOf } from "./layer.js";
 import type { LayerEntry } from "./manifest.js";
@@ -47,7 +48,9 @@ export class FolderWriter {
     const name = out.replace(/[\\/]+$/, "");
     const partial = `${name}.partial`;
     if (await exists(target))
-      throw new UsageError(`${name} exists already: choose another --out, or delete it`);
+      throw new UsageError(
+        `${name} exists already${resume ? ", so there is nothing to resume" : ""}: choose another --out, or delete it`,
+      );
     if (!resume && (await exists(`${target}.partial`)))
       throw new UsageError(
         `${partial} holds an unfinished run: run with --resume to go on with it, or delete it`,
