@@ -6,7 +6,7 @@
 import { multiplyTransposed } from "./gemm";
 import { multiplyAccumulate } from "./outer";
 import { exp1, expShifted, maximum, scale } from "./softmax";
-import { f32Bytes } from "./vector";
+import { f32Bytes, zero } from "./vector";
 
 /** Keys per block: 64 keys of 64 elements are 16 KiB, half of L1. */
 const KEYS: i32 = 64;
@@ -56,7 +56,7 @@ export function attention(
       store<f32>(maxima + f32Bytes(r), -Infinity);
       store<f32>(sums + f32Bytes(r), 0);
     }
-    memory.fill(out, 0, <usize>count * size);
+    zero(out, count * headSize);
 
     const firstKey = max(0, position + row0 / group - window + 1);
     const endKey = position + (row0 + count - 1) / group + 1;
@@ -106,15 +106,15 @@ function weigh(
   headSize: i32,
 ): void {
   if (from >= to) {
-    memory.fill(scores, 0, f32Bytes(length));
+    zero(scores, length);
     return;
   }
   const valid = scores + f32Bytes(from);
   const before = load<f32>(maximumAt);
   const now = max(before, maximum(valid, to - from));
   const sum = expShifted(valid, to - from, now);
-  memory.fill(scores, 0, f32Bytes(from));
-  memory.fill(scores + f32Bytes(to), 0, f32Bytes(length - to));
+  zero(scores, from);
+  zero(scores + f32Bytes(to), length - to);
   if (now > before) {
     const fade = exp1(before - now);
     scale(out, headSize, fade);

@@ -12,3 +12,4 @@ export * from "./matmul";
 export * from "./rotate";
 export * from "./solve";
 export * from "./trellis";
+export * from "./trellis-lookup";

@@ -2,7 +2,7 @@
 // inside each of m blocks, the small dense Q across them.
 
 import { multiplyAccumulate } from "./outer";
-import { f32Bytes } from "./vector";
+import { f32Bytes, zero } from "./vector";
 
 // Signs of the butterflies inside a vector, in memory because of V8 (see exp.ts).
 const BUTTERFLIES: usize = memory.data<f32>([1, -1, 1, -1, 1, 1, -1, -1]);
@@ -33,7 +33,7 @@ export function rotate(
     if (m == 1) {
       scaleBy(scratch, inverse ? signs : 0, to, columns, load<f32>(q));
     } else {
-      memory.fill(to, 0, stride);
+      zero(to, columns);
       multiplyAccumulate(q, qRow, qColumn, scratch, f32Bytes(order), to, f32Bytes(order), m, order, m);
       if (inverse) scaleBy(to, signs, to, columns, 1);
     }

@@ -3,10 +3,8 @@
 
 import { scaleColumns } from "./elementwise";
 import { multiplyTransposed } from "./gemm";
+import { firstPlainRow, gatherBlock, PLAN_ENTRY, predecessor, windowBytes } from "./trellis-window";
 import { f32Bytes } from "./vector";
-
-/** Bytes of one entry of the plan that `trellisDecode` reads: width, table, maps (4 bytes each), unused. */
-const PLAN_ENTRY: usize = 16;
 
 /** The 256 groups of one width: out[u][v] = A[u & 15][v] + B[u >> 4][v]. `tables` is A [16][width], B [16][width]. */
 export function trellisExpand(tables: usize, width: i32, out: usize): void {
@@ -16,33 +14,6 @@ export function trellisExpand(tables: usize, width: i32, out: usize): void {
     const b = tables + (16 + (u >> 4)) * row;
     for (let v: usize = 0; v < row; v += 4) store<f32>(out + u * row + v, load<f32>(a + v) + load<f32>(b + v));
   }
-}
-
-/** The predecessor of row r, S rows before: cyclic when tail-biting, else -1 (code 0) before the first row. */
-// @ts-ignore: decorator
-@inline
-function predecessor(r: i32, interleave: i32, tailBiting: bool, rows: i32): i32 {
-  if (r < 0) return -1;
-  if (r >= interleave) return r - interleave;
-  return tailBiting ? (r - (interleave % rows) + rows) % rows : -1;
-}
-
-/** Bytes of the rows `steps` predecessors before rows r .. r + 15, gathered one by one: only for the first rows. */
-function gatherBlock(
-  stream: usize,
-  r: i32,
-  steps: i32,
-  interleave: i32,
-  tailBiting: bool,
-  rows: i32,
-  scratch: usize,
-): v128 {
-  for (let i = 0; i < 16; i++) {
-    let row = min(r + i, rows - 1);
-    for (let k = 0; k < steps; k++) row = predecessor(row, interleave, tailBiting, rows);
-    store<u8>(scratch + <usize>i, row < 0 ? 0 : load<u8>(stream + <usize>row));
-  }
-  return v128.load(scratch);
 }
 
 /**
@@ -66,7 +37,7 @@ export function trellisDecode(
   stride: usize,
   scratch: usize,
 ): void {
-  const reach = (12 / codeBits - 1) * interleave;
+  const reach = firstPlainRow(codeBits, interleave);
   const mask = i8x16.splat(15);
   const three = codeBits == 3;
   let position = 0;
@@ -77,12 +48,8 @@ export function trellisDecode(
     const table = <usize>load<u32>(entry, 4);
     const maps = <usize>load<u32>(entry, 8);
     if (++position == patternLength) position = 0;
-    const s0 = v128.load(maps);
-    const s1 = v128.load(maps, 16);
-    const s2 = v128.load(maps, 32);
-    const s3 = three ? v128.load(maps, 48) : s0;
     const stream = codes + <usize>(group >> 1) * <usize>rows;
-    const shift = (group & 1) << 2;
+    const high = (group & 1) == 1;
     const used = min(width, columns - column);
     for (let r = row; r < row + count; r += 16) {
       const p = stream + <usize>r;
@@ -97,14 +64,9 @@ export function trellisDecode(
         c2 = gatherBlock(stream, r, 2, interleave, tailBiting, rows, scratch);
         c3 = three ? gatherBlock(stream, r, 3, interleave, tailBiting, rows, scratch) : c0;
       }
-      let u = v128.xor(
-        v128.xor(
-          i8x16.swizzle(s0, v128.and(i8x16.shr_u(c0, shift), mask)),
-          i8x16.swizzle(s1, v128.and(i8x16.shr_u(c1, shift), mask)),
-        ),
-        i8x16.swizzle(s2, v128.and(i8x16.shr_u(c2, shift), mask)),
-      );
-      if (three) u = v128.xor(u, i8x16.swizzle(s3, v128.and(i8x16.shr_u(c3, shift), mask)));
+      let u: v128;
+      if (high) u = three ? windowBytes(maps, c0, c1, c2, c3, true, true, mask) : windowBytes(maps, c0, c1, c2, c3, true, false, mask);
+      else u = three ? windowBytes(maps, c0, c1, c2, c3, false, true, mask) : windowBytes(maps, c0, c1, c2, c3, false, false, mask);
       v128.store(scratch, u);
       const to = out + <usize>(r - row) * stride + ((<usize>column) << 2);
       copyGroups(scratch, table, width, used, to, stride, min(16, row + count - r));
@@ -119,8 +81,10 @@ export function trellisDecode(
 function copyGroups(bytes: usize, table: usize, width: i32, used: i32, out: usize, stride: usize, count: i32): void {
   const end = bytes + <usize>count;
   if (used != width) {
-    for (let b = bytes; b < end; b++, out += stride)
-      memory.copy(out, table + ((<usize>load<u8>(b) * <usize>width) << 2), (<usize>used) << 2);
+    for (let b = bytes; b < end; b++, out += stride) {
+      const from = table + f32Bytes(<i32>load<u8>(b) * width);
+      for (let v: usize = 0; v < f32Bytes(used); v += 4) store<f32>(out + v, load<f32>(from + v));
+    }
   } else if (width == 4) {
     for (let b = bytes; b < end; b++, out += stride) v128.store(out, v128.load(table + ((<usize>load<u8>(b)) << 4)));
   } else if (width == 3) {

@@ -22,7 +22,7 @@ import {
 } from "../checks.js";
 import { addressOf, WasmBuffer, WasmByteBuffer } from "./buffers.js";
 import { WasmRuntime, type WasmRuntimeOptions } from "./runtime.js";
-import { trellisPlan } from "./trellis.js";
+import { LOOKUP_SUM_BYTES, SCRATCH_BYTES, trellisPlan } from "./trellis.js";
 import { splitRange, threadsFor } from "./work.js";
 
 /** Kernels read codes 16 at a time, past the last row. */
@@ -32,6 +32,8 @@ const ATTENTION_KEYS = 64;
 const ATTENTION_ROWS = 16;
 /** Tokens summed in registers before they are added to a Gram matrix: panels of 8 columns stay in L1. */
 const GRAM_TOKENS = 256;
+/** Up to here, looking products up for each token beats decoding once: see bench/gemm.mjs. */
+const LOOKUP_TOKENS = 8;
 /** An exponential costs about as much as this many multiplications. */
 const EXP_WORK = 8;
 
@@ -214,16 +216,24 @@ export class WasmBackend implements Backend {
     const plan = trellisPlan(weight, (buffer) => addressOf(this, buffer));
     checkLength("trellisMatmul x", x, tokens * columns);
     checkLength("trellisMatmul y", y, tokens * rows);
-    const area = this.#reserve(plan.bytes + this.threads * plan.threadBytes);
-    const shared = plan.prepare(this.runtime, area);
-    const pointers = [addressOf(this, x), addressOf(this, y)];
+    const lookup = tokens <= LOOKUP_TOKENS;
+    const threadBytes = lookup ? plan.tableBytes : plan.tileBytes;
+    const area = this.#reserve(plan.bytes + this.threads * threadBytes);
+    const shared = [...plan.prepare(this.runtime, area), addressOf(this, x), addressOf(this, y), tokens];
     const own = area + plan.bytes;
-    // Decoding a weight costs about as much as multiplying it four times.
-    this.#split("trellisMatmul", rows, 16, (4 + tokens) * rows * columns, (first, end, thread) => {
-      const scratch = own + thread * plan.threadBytes;
-      const tile = [scratch + 64, plan.tileRows, plan.tileStride, scratch];
-      return [...shared, ...pointers, tokens, ...tile, first, end];
-    });
+    if (lookup) {
+      this.#split("trellisLookup", rows, 16, tokens * rows * columns, (first, end, thread) => {
+        const scratch = own + thread * threadBytes;
+        const sums = scratch + SCRATCH_BYTES;
+        return [...shared, sums + LOOKUP_SUM_BYTES, sums, scratch, first, end];
+      });
+    } else {
+      this.#split("trellisMatmul", rows, 16, tokens * rows * columns, (first, end, thread) => {
+        const scratch = own + thread * threadBytes;
+        const tile = [scratch + SCRATCH_BYTES, plan.tileRows, plan.tileStride, scratch];
+        return [...shared, ...tile, first, end];
+      });
+    }
   }
 
   trellisGather(weight: TrellisWeights, ids: Int32Array, y: Buffer): void {

@@ -10,6 +10,11 @@ const PLAN_ENTRY_BYTES = 16;
 /** A decoded tile should stay in L2 (512 KiB here) beside the activations. */
 const TILE_BYTES = 1 << 17;
 const MAXIMUM_TILE_ROWS = 64;
+/** Before a thread's tile or tables: room for one block of 16 bytes. */
+export const SCRATCH_BYTES = 64;
+/** Sums of 2048 rows, and tables of a group (kernels/trellis-lookup.ts). */
+export const LOOKUP_SUM_BYTES = 4 * 2048;
+const LOOKUP_GROUP_BYTES = 128;
 
 export interface TrellisPlan {
   /** Bytes of the shared part of the working area: the plan and the expanded tables. */
@@ -17,8 +22,10 @@ export interface TrellisPlan {
   readonly tileRows: number;
   /** Bytes between rows of a tile. */
   readonly tileStride: number;
-  /** Bytes of the working area that each thread needs to multiply. */
-  readonly threadBytes: number;
+  /** Bytes of the working area that each thread needs to decode a tile. */
+  readonly tileBytes: number;
+  /** Bytes of the working area that each thread needs for look-up tables. */
+  readonly tableBytes: number;
   /** Fills the shared part at `area` and returns the kernels' first arguments. */
   prepare(runtime: WasmRuntime, area: number): number[];
 }
@@ -29,27 +36,32 @@ export function trellisPlan(
   address: (buffer: TrellisWeights["codes"] | TrellisWeights["tables"]) => number,
 ): TrellisPlan {
   const { rows, columns, codeBits, widths, interleave, tailBiting } = weight;
-  const { distinct, window } = trellisShape(weight);
+  const { groups, distinct, window } = trellisShape(weight);
   // One cache line more than the row, so that the 16 rows decoded together never fall in one set of L1.
   const tileStride = Math.ceil(columns / 16) * 64 + 64;
   const blocks = Math.floor(TILE_BYTES / (16 * tileStride));
   const tileRows = 16 * Math.min(MAXIMUM_TILE_ROWS / 16, Math.max(1, blocks));
   const planBytes = Math.ceil((widths.length * PLAN_ENTRY_BYTES) / 64) * 64;
-  const expandedBytes = distinct.map((width) => 256 * 4 * width);
+  // For each width its 256 groups, then its tables by column.
+  const groupBytes = (width: number) => 256 * 4 * width;
+  const columnBytes = (width: number) => 32 * 4 * width;
   return {
-    bytes: planBytes + expandedBytes.reduce((a, b) => a + b, 0),
+    bytes: distinct.reduce((sum, width) => sum + groupBytes(width) + columnBytes(width), planBytes),
     tileRows,
     tileStride,
-    threadBytes: 64 + tileRows * tileStride,
+    tileBytes: SCRATCH_BYTES + tileRows * tileStride,
+    tableBytes: SCRATCH_BYTES + LOOKUP_SUM_BYTES + groups * LOOKUP_GROUP_BYTES,
     prepare(runtime, area) {
       let table = address(weight.tables);
-      let expanded = area + planBytes;
-      const entries = new Map<number, [table: number, maps: number]>();
+      let at = area + planBytes;
+      const entries = new Map<number, [groups: number, maps: number, columns: number]>();
       distinct.forEach((width, i) => {
-        runtime.exports["trellisExpand"](table, width, expanded);
-        entries.set(width, [expanded, address(weight.maps) + i * window * 16]);
+        const byColumn = at + groupBytes(width);
+        runtime.exports["trellisExpand"](table, width, at);
+        runtime.exports["trellisColumns"](table, width, byColumn);
+        entries.set(width, [at, address(weight.maps) + i * window * 16, byColumn]);
         table += 32 * width * 4;
-        expanded += expandedBytes[i];
+        at = byColumn + columnBytes(width);
       });
       const plan = runtime.i32(area, widths.length * (PLAN_ENTRY_BYTES / 4));
       widths.forEach((width, i) => {
