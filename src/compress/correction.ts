@@ -82,13 +82,16 @@ export class TargetCorrection {
     const n = this.#columns;
     const { runtime } = this.#backend;
     const panel = runtime.allocate(4 * FACTOR_BLOCK * n);
+    const status = runtime.allocate(4);
     const upper = runtime.f32(this.#upper, n * n);
     upper.set(hessian);
     let trace = 0;
     for (let i = 0; i < n; i++) trace += hessian[i * n + i];
     for (let i = 0; i < n; i++) upper[i * n + i] += (DAMPING * trace) / n;
-    const failed = runtime.exports["factor"](this.#upper, n, n, panel);
+    runtime.exports["choleskyFactor"](this.#upper, n, n, panel, status);
+    const failed = runtime.i32(status, 1)[0] !== 0;
     runtime.free(panel);
+    runtime.free(status);
     // Inputs that are all zero leave nothing to divide by; anything else is made definite by the damping.
     if (failed)
       throw new InputError(
