@@ -33,7 +33,7 @@ const ATTENTION_ROWS = 16;
 /** Tokens summed in registers before they are added to a Gram matrix: panels of 8 columns stay in L1. */
 const GRAM_TOKENS = 256;
 /** Up to here, looking products up for each token beats decoding once: see bench/gemm.mjs. */
-const LOOKUP_TOKENS = 8;
+const LOOKUP_TOKENS = 2;
 /** An exponential costs about as much as this many multiplications. */
 const EXP_WORK = 8;
 

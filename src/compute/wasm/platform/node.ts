@@ -15,7 +15,8 @@ export const platform: Platform = {
   },
 
   startWorker(start, onMessage, onError) {
-    const worker = new Worker(new URL("../worker.js", import.meta.url), { workerData: start });
+    // No execArgv: flags such as --input-type are for the main script and make a worker fail.
+    const worker = new Worker(new URL("../worker.js", import.meta.url), { workerData: start, execArgv: [] });
     worker.on("message", onMessage);
     worker.on("error", onError);
     worker.on("exit", (code) => onError(new Error(`a compute worker exited with code ${code}`)));
