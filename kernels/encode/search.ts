@@ -23,7 +23,7 @@ export class Search {
   /** u8 [rows], written: codes, and the chosen codeword of each row in the order of the distances. */
   codes: usize;
   path: usize;
-  /** u16 [steps + 1][states] and u16 [steps][256]. */
+  /** u16 [steps + 1][states] and u16 [steps][256]; steps up to 2112. */
   costs: usize;
   distances: usize;
 }

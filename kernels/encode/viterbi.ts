@@ -20,6 +20,12 @@ const ONES = memory.data<u64>([~0, ~0], 16);
 const INFINITE: u32 = 0xffff;
 /** Costs are lowered by their minimum when it passes this. */
 const RENORMALISE_ABOVE: u32 = 8192;
+/**
+ * A long sequence is searched in pieces, each with this many more steps of look-ahead: codes depend on later
+ * rows through 2 or 3 codes of state, so that 64 rows on the choice is settled. Bounds the memory too.
+ */
+const PIECE = 2048;
+const DELAY = 64;
 /** A search whose costs all saturate is repeated with an 8 times coarser scale, at most this often. */
 const MAXIMUM_RETRIES = 12;
 
@@ -239,35 +245,46 @@ function setStart(search: Search, position: i32, bytes: usize): void {
   if (position >= 0) store<u16>(search.costs + (<usize>position << 1), 0);
 }
 
-/** From a given first state to any last one. */
-function searchOpen(search: Search, row: i32, steps: i32, start: i32, scale: f32): bool {
+/** Row of step `k` of the sequence whose first row is `first`. */
+// @ts-ignore: decorator
+@inline
+function rowAt(search: Search, first: i32, k: i32): i32 {
+  return <i32>((<i64>first + <i64>k * search.interleave) % search.rows);
+}
+
+/** The best codes from state `start` to state `end`, or to any if that is negative. */
+function searchPath(search: Search, first: i32, steps: i32, start: i32, end: i32, scale: f32): bool {
   const bytes: usize = search.codeBits == 3 ? 1024 : 512;
+  let done = 0;
+  while (steps - done > PIECE + DELAY) {
+    setStart(search, start, bytes);
+    if (!forward(search, rowAt(search, first, done), PIECE + DELAY, scale)) return false;
+    const ahead = bestPosition(search.costs + <usize>(PIECE + DELAY) * bytes, bytes);
+    start = traceback(search, ahead, 0, PIECE + DELAY, PIECE, false);
+    traceback(search, start, rowAt(search, first, done + PIECE - 1), PIECE, 0, true);
+    done += PIECE;
+  }
   setStart(search, start, bytes);
-  if (!forward(search, row, steps, scale)) return false;
-  const end = bestPosition(search.costs + <usize>steps * bytes, bytes);
-  traceback(search, end, row + (steps - 1) * search.interleave, steps, 0, true);
+  if (!forward(search, rowAt(search, first, done), steps - done, scale)) return false;
+  const last = search.costs + <usize>(steps - done) * bytes;
+  if (end < 0) end = bestPosition(last, bytes);
+  else if (load<u16>(last + (<usize>end << 1)) == INFINITE) return false;
+  traceback(search, end, rowAt(search, first, steps - 1), steps - done, 0, true);
   return true;
 }
 
 /**
- * Cyclic: a free pass that starts half-way round fixes the state before the first row, then a pass from that
- * state back to it. Nearly always the best cycle; exhaustive would be one pass for every state.
+ * Cyclic: a pass from any to any state over the rows around the first one fixes the state before it; then
+ * the path from that state back to it. Nearly always the best cycle; exhaustive would be a pass a state.
  */
-function searchCyclic(search: Search, first: i32, steps: i32, scale: f32): bool {
+function searchCycle(search: Search, first: i32, steps: i32, scale: f32): bool {
   const bytes: usize = search.codeBits == 3 ? 1024 : 512;
-  const rows = <i64>search.rows;
-  const half = steps >> 1;
-  const rowAt = (first: i32, k: i32, interleave: i32, rows: i64): i32 =>
-    <i32>((<i64>first + <i64>k * interleave) % rows);
+  const around = min(DELAY, steps);
   setStart(search, -1, bytes);
-  if (!forward(search, rowAt(first, half, search.interleave, rows), steps, scale)) return false;
-  const end = bestPosition(search.costs + <usize>steps * bytes, bytes);
-  const middle = traceback(search, end, 0, steps, steps - half, false);
-  setStart(search, middle, bytes);
-  if (!forward(search, first, steps, scale)) return false;
-  if (load<u16>(search.costs + <usize>steps * bytes + (<usize>middle << 1)) == INFINITE) return false;
-  traceback(search, middle, rowAt(first, steps - 1, search.interleave, rows), steps, 0, true);
-  return true;
+  if (!forward(search, rowAt(search, first, steps - around), 2 * around, scale)) return false;
+  const end = bestPosition(search.costs + <usize>(2 * around) * bytes, bytes);
+  const seam = traceback(search, end, 0, 2 * around, around, false);
+  return searchPath(search, first, steps, seam, seam, scale);
 }
 
 function greatestCommonDivisor(a: i32, b: i32): i32 {
@@ -291,8 +308,8 @@ export function viterbi(search: Search): i32 {
     let tries = 0;
     while (true) {
       const found = cyclic
-        ? searchCyclic(search, s, steps, scale)
-        : searchOpen(search, s, steps, load<u16>(search.starts + (<usize>s << 1)), scale);
+        ? searchCycle(search, s, steps, scale)
+        : searchPath(search, s, steps, load<u16>(search.starts + (<usize>s << 1)), -1, scale);
       if (found) break;
       if (++tries > MAXIMUM_RETRIES) return 1;
       scale *= 0.125;

@@ -9,6 +9,10 @@ import { planeStride, Scratch } from "./scratch.js";
 /** Cost levels of the expected squared error; as LEVELS in kernels/encode/groups.ts. */
 const LEVELS = 256;
 
+/** As in the kernel: look-ahead in steps, and the most steps whose costs are kept at a time. */
+const DELAY = 64;
+const MAXIMUM_STEPS = 2048 + DELAY;
+
 /** 32-bit words of the kernel's `Search`, in its order. `targets` to `codewords`, `path` may be set later. */
 export interface SearchFields {
   readonly targets: number;
@@ -36,7 +40,9 @@ export function allocateSearch(
   scale: number,
 ): number {
   const { rows, interleave, tailBiting, codeBits } = fields;
-  const steps = tailBiting ? cycles(rows, interleave).length : Math.ceil(rows / interleave);
+  const length = tailBiting ? cycles(rows, interleave).length : Math.ceil(rows / interleave);
+  // A cycle shorter than the look-ahead is gone round twice to find the state before its first row.
+  const steps = Math.min(tailBiting ? Math.max(length, 2 * Math.min(length, DELAY)) : length, MAXIMUM_STEPS);
   const states = 2 ** (codeBits * stateCodes(codeBits));
   const costs = scratch.bytes(2 * states * (steps + 1));
   const distances = scratch.bytes(2 * 256 * steps);
