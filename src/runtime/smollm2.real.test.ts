@@ -5,8 +5,11 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
+import { openCheckpoint } from "../checkpoint/open.js";
 import { evaluate } from "../evaluate/evaluate.js";
-import { loadModel } from "./load.js";
+import { roundToF16 } from "../tensor/dtype.js";
+import { denseSource } from "../transformer/weights.js";
+import { assembleModel } from "./assemble.js";
 import type { LoadedModel } from "./model.js";
 import { topIds } from "./ranking.js";
 import { sharedPath, smolLm2 } from "./real-models.test.util.js";
@@ -32,19 +35,33 @@ interface Reference {
   };
 }
 
-const mostLikely = (logits: Float32Array) => topIds(logits, 1)[0];
-
 const path = smolLm2();
 const referencePath = sharedPath("reference/smollm2-135m.json");
 const textPath = sharedPath("text/wikitext-2-raw/wikitext-test.hf-join.txt");
 const skip = path && referencePath && textPath ? false : "SmolLM2 or ../shared is missing";
+
+/**
+ * The model as the reference had it: weights rounded to half precision after dequantisation. (As they are in
+ * the GGUF they give logits that differ from the reference's by up to 0.012, rounded by 2.4e-5.)
+ */
+async function loadRounded(): Promise<LoadedModel> {
+  const checkpoint = await openCheckpoint(path!);
+  const read = async (name: string) => (await checkpoint.read(name)).map(roundToF16);
+  return await assembleModel({
+    source: checkpoint.source,
+    config: checkpoint.config,
+    tokenizer: () => checkpoint.tokenizer(),
+    weights: (backend) => denseSource(backend, { read }),
+    close: () => checkpoint.close(),
+  });
+}
 
 describe("SmolLM2-135M against PyTorch", { skip }, () => {
   let model: LoadedModel;
   let reference: Reference;
   before(async () => {
     reference = JSON.parse(readFileSync(referencePath!, "utf8")) as Reference;
-    model = await loadModel(path!);
+    model = await loadRounded();
   });
   after(() => model.close());
 
@@ -59,34 +76,37 @@ describe("SmolLM2-135M against PyTorch", { skip }, () => {
       assert.deepEqual(order, prompt.topIds);
       order.forEach((id, i) => {
         const error = Math.abs(logits[id] - prompt.topLogits[i]);
-        assert.ok(error < 1e-3, `logit of ${id} is off by ${error}`);
+        assert.ok(error < 1e-4, `logit of ${id} is off by ${error}`);
       });
       const mean = logits.reduce((a, b) => a + b) / logits.length;
       const deviation = Math.sqrt(logits.reduce((s, v) => s + (v - mean) ** 2, 0) / logits.length);
-      assert.ok(Math.abs(mean - prompt.logitMean) < 1e-3);
-      assert.ok(Math.abs(deviation - prompt.logitStd) < 1e-3);
+      assert.ok(Math.abs(mean - prompt.logitMean) < 1e-4);
+      assert.ok(Math.abs(deviation - prompt.logitStd) < 1e-4);
     }
   });
 
-  test("24 greedy tokens, with the KV cache and by computing everything anew", async () => {
+  test("24 greedy tokens with the KV cache, and the same from the whole sequence at once", async () => {
+    const vocabulary = model.config.vocabularySize;
     for (const prompt of reference.prompts) {
       const session = model.createSession(128);
-      const cached: number[] = [];
-      const anew: number[] = [];
-      let next = mostLikely(await session.forward(Int32Array.from(prompt.ids)));
+      const greedy: number[] = [];
+      let logits = await session.forward(Int32Array.from(prompt.ids));
       for (;;) {
-        cached.push(next);
-        if (cached.length === 24) break;
-        next = mostLikely(await session.forward(Int32Array.of(next)));
+        greedy.push(topIds(logits, 1)[0]);
+        if (greedy.length === 24) break;
+        logits = await session.forward(Int32Array.of(greedy[greedy.length - 1]));
       }
-      for (let i = 0; i < 24; i++) {
-        session.truncate(0);
-        anew.push(mostLikely(await session.forward(Int32Array.from([...prompt.ids, ...anew]))));
-      }
+      assert.deepEqual(greedy, prompt.greedy24);
+      assert.equal(model.tokenizer.decode(greedy), prompt.greedyText);
+      session.truncate(0);
+      const sequence = Int32Array.from([...prompt.ids, ...greedy.slice(0, -1)]);
+      const all = await session.forward(sequence, { logits: "all" });
       session.free();
-      assert.deepEqual(cached, prompt.greedy24);
-      assert.deepEqual(anew, prompt.greedy24);
-      assert.equal(model.tokenizer.decode(cached), prompt.greedyText);
+      const chosen = greedy.map((_, i) => {
+        const row = prompt.ids.length - 1 + i;
+        return topIds(all.subarray(row * vocabulary, (row + 1) * vocabulary), 1)[0];
+      });
+      assert.deepEqual(chosen, greedy);
     }
   });
 
