@@ -15,6 +15,6 @@ export function trap(): void {
 
 /** Sets `count` f32 values at `target`. */
 export function fill(target: usize, count: i32, value: f32): void {
-  const end = target + (<usize>count << 2);
+  const end = target + ((<usize>count) << 2);
   for (let p = target; p < end; p += 4) store<f32>(p, value);
 }

@@ -5,7 +5,7 @@
 //
 // Exact tables (f32): results differ from decoding and multiplying only by the order of additions.
 
-import { firstPlainRow, gatherBlock, PLAN_ENTRY, windowBytes } from "./trellis-window";
+import { firstPlainRow, predecessorBlock, PLAN_ENTRY, windowBytes } from "./trellis-window";
 import { f32Bytes, multiplyAdd, zero } from "./vector";
 
 /** Bytes of the tables of a group: A and B, four planes of 16 bytes each. */
@@ -68,9 +68,9 @@ export function trellisLookup(
         let r = row;
         for (; r < stop && r < plain; r += 16) {
           const c0 = v128.load(stream + <usize>r);
-          const c1 = gatherBlock(stream, r, 1, interleave, tailBiting, rows, scratch);
-          const c2 = gatherBlock(stream, r, 2, interleave, tailBiting, rows, scratch);
-          const c3 = codeBits == 3 ? gatherBlock(stream, r, 3, interleave, tailBiting, rows, scratch) : c0;
+          const c1 = predecessorBlock(stream, r, 1, interleave, tailBiting, rows, scratch);
+          const c2 = predecessorBlock(stream, r, 2, interleave, tailBiting, rows, scratch);
+          const c3 = codeBits == 3 ? predecessorBlock(stream, r, 3, interleave, tailBiting, rows, scratch) : c0;
           const at = sums + f32Bytes(r - row);
           const mask = v128.load(FIFTEENS);
           if (codeBits == 3) {

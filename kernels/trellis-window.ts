@@ -21,10 +21,11 @@ export function firstPlainRow(codeBits: i32, interleave: i32): i32 {
 }
 
 /**
- * Bytes of the rows `steps` predecessors before rows r .. r + 15, gathered one by one: only for the first
- * rows. `scratch`: 16 bytes.
+ * Bytes of the rows `steps` predecessors before rows r .. r + 15. They are adjacent unless the start of the
+ * sequences lies among them, which with S a multiple of 16 never happens; then they are gathered one by one
+ * (hundreds of cycles) in `scratch`, 16 bytes.
  */
-export function gatherBlock(
+export function predecessorBlock(
   stream: usize,
   r: i32,
   steps: i32,
@@ -33,6 +34,12 @@ export function gatherBlock(
   rows: i32,
   scratch: usize,
 ): v128 {
+  const before = r - steps * interleave;
+  if (before >= 0) return v128.load(stream + <usize>before);
+  if (before <= -16) {
+    if (!tailBiting) return i64x2.splat(0);
+    if (before + rows >= 0) return v128.load(stream + <usize>(before + rows));
+  }
   for (let i = 0; i < 16; i++) {
     let row = min(r + i, rows - 1);
     for (let k = 0; k < steps; k++) row = predecessor(row, interleave, tailBiting, rows);

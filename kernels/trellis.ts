@@ -3,7 +3,7 @@
 
 import { scaleColumns } from "./elementwise";
 import { multiplyTransposed } from "./gemm";
-import { firstPlainRow, gatherBlock, PLAN_ENTRY, predecessor, windowBytes } from "./trellis-window";
+import { firstPlainRow, predecessorBlock, PLAN_ENTRY, predecessor, windowBytes } from "./trellis-window";
 import { f32Bytes } from "./vector";
 
 /** The 256 groups of one width: out[u][v] = A[u & 15][v] + B[u >> 4][v]. `tables` is A [16][width], B [16][width]. */
@@ -60,9 +60,9 @@ export function trellisDecode(
         c2 = v128.load(p - 2 * <usize>interleave);
         c3 = three ? v128.load(p - 3 * <usize>interleave) : c0;
       } else {
-        c1 = gatherBlock(stream, r, 1, interleave, tailBiting, rows, scratch);
-        c2 = gatherBlock(stream, r, 2, interleave, tailBiting, rows, scratch);
-        c3 = three ? gatherBlock(stream, r, 3, interleave, tailBiting, rows, scratch) : c0;
+        c1 = predecessorBlock(stream, r, 1, interleave, tailBiting, rows, scratch);
+        c2 = predecessorBlock(stream, r, 2, interleave, tailBiting, rows, scratch);
+        c3 = three ? predecessorBlock(stream, r, 3, interleave, tailBiting, rows, scratch) : c0;
       }
       let u: v128;
       if (high) u = three ? windowBytes(maps, c0, c1, c2, c3, true, true, mask) : windowBytes(maps, c0, c1, c2, c3, true, false, mask);
