@@ -11,7 +11,7 @@ export interface CommandContext {
   readonly json: boolean;
   readonly signal: AbortSignal;
   readonly onProgress: OnProgress;
-  /** A line for a person: stdout, or stderr when `--json` keeps stdout for the one object. */
+  /** A line for a person on stdout; nothing with `--json`, which keeps stdout for the one object. */
   print(line: string): void;
   /** The same without the line's end: text that is shown as it comes. */
   write(text: string): void;
@@ -49,13 +49,13 @@ export function defineCommand<Options>(
         progress.pause();
         stream.write(text + end);
       };
-      const shown = json ? process.stderr : process.stdout;
+      const show = (end: string) => (json ? () => {} : writer(process.stdout, end));
       const context: CommandContext = {
         json,
         signal: abort.signal,
         onProgress: progress.update,
-        print: writer(shown, "\n"),
-        write: writer(shown, ""),
+        print: show("\n"),
+        write: show(""),
         log: writer(process.stderr, "\n"),
       };
       try {

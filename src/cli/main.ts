@@ -25,6 +25,12 @@ for (const register of [
 ])
   register(program);
 
+// `pocketllm generate … | head` closes the pipe early: that is no error.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+  process.exit(0);
+});
+
 try {
   await program.parseAsync();
 } catch (error) {

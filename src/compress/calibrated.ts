@@ -26,6 +26,11 @@ import { CalibrationStream, type CodedLayer, type SiteStatistics } from "./strea
 
 /** Damping of the head's Hessian: its rows are tokens, most of them rare in any calibration text. */
 const HEAD_DAMPING = 0.1;
+/**
+ * Tokens that a tied head's Hessian is taken from: it needs a pass of its own through the original model,
+ * before the embedding is coded. 14 tokens a column for SmolLM2.
+ */
+const HEAD_TOKENS = 8192;
 
 export interface CalibratedOptions<Code> {
   readonly backend: WasmBackend;
@@ -89,31 +94,32 @@ class CalibratedRun<Code> {
 
   /** The head's Hessian in the original model: one pass through all of its layers. */
   async #originalHeadHessian(): Promise<Float32Array> {
-    const { backend, checkpoint, signal, onProgress } = this.#options;
+    const { backend, checkpoint, windows, signal, onProgress } = this.#options;
     const { layers } = checkpoint.config;
+    const count = Math.min(windows.length, Math.ceil(HEAD_TOKENS / windows[0].length));
     const source = denseSource(backend, checkpoint);
     for (let layer = 0; layer < layers; layer++) {
       throwIfAborted(signal);
       onProgress?.({ stage: "calibrating the head", done: layer, total: layers });
       const weights = await loadLayer(backend, checkpoint.config, source, layer);
-      this.#stream.forwardOriginal(weights);
+      this.#stream.forwardOriginal(weights, count);
       freeLayer(backend, weights);
     }
     const norm = await this.#vector("model.norm.weight");
     try {
-      return await this.#stream.headHessian(norm);
+      return await this.#stream.headHessian("original", norm, count);
     } finally {
       backend.free(norm);
     }
   }
 
   async #codeHead(): Promise<void> {
-    const { backend, checkpoint, coder } = this.#options;
+    const { backend, checkpoint, coder, windows } = this.#options;
     const head = this.#matrix(HEAD_NAME);
     const norm = await this.#vector("model.norm.weight");
     await coder.code(head, async () => ({
       weights: await checkpoint.read(`${HEAD_NAME}.weight`),
-      hessian: await this.#stream.codedHeadHessian(norm),
+      hessian: await this.#stream.headHessian("coded", norm, windows.length),
       damping: HEAD_DAMPING,
     }));
     backend.free(norm);

@@ -33,6 +33,7 @@ export interface CompressReport {
   readonly weightBytes: number;
   /** Bytes of the model as 16-bit safetensors. */
   readonly bytes16: number;
+  /** Bits of the weight files a parameter, everything in them counted. */
   readonly bitsPerWeight: number;
   /** Tokens of calibration text that were used. */
   readonly calibrationTokens: number;
@@ -146,7 +147,7 @@ async function runWith<Code>(
       ratio: checkpoint.bytes16 / weightBytes,
       weightBytes,
       bytes16: checkpoint.bytes16,
-      bitsPerWeight: plan.bitsPerWeight,
+      bitsPerWeight: (16 * weightBytes) / checkpoint.bytes16,
       calibrationTokens: windows.length * (windows[0]?.length ?? 0),
     };
   } finally {

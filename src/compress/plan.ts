@@ -40,8 +40,6 @@ export interface CompressionPlan<Code> {
   readonly matrices: readonly PlannedMatrix<Code>[];
   /** Bytes of the weight files, headers included: exact while they fit one file of 256 MiB. */
   readonly predictedBytes: number;
-  /** Mean bits of a coded weight, scales and tables included. */
-  readonly bitsPerWeight: number;
 }
 
 export interface PlanOptions<Code> {
@@ -107,8 +105,6 @@ export function planCompression<Code>(options: PlanOptions<Code>): CompressionPl
       `the target of ${Math.floor(budget)} bytes is out of reach: the lowest rates give ${smallest} bytes; ask for a smaller ratio or more bits`,
     );
   }
-  const weights = matrices.reduce((sum, { rows, columns }) => sum + rows * columns, 0);
-  const coded = units.reduce((sum, unit, i) => sum + data(names(unit, offered[i][choice[i]])), 0);
   let next = 0;
   return {
     matrices: matrices.map((matrix) => ({
@@ -119,7 +115,6 @@ export function planCompression<Code>(options: PlanOptions<Code>): CompressionPl
       }),
     })),
     predictedBytes: fileBytes(choice),
-    bitsPerWeight: (8 * coded) / weights,
   };
 }
 

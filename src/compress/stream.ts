@@ -81,10 +81,10 @@ export class CalibrationStream {
     });
   }
 
-  /** Runs the original stream alone through one layer. */
-  forwardOriginal(layer: LayerWeights): void {
+  /** Runs the first `count` windows of the original stream alone through one layer. */
+  forwardOriginal(layer: LayerWeights, count: number): void {
     const { hidden, steps } = this.#original;
-    for (const buffer of hidden) {
+    for (const buffer of hidden.slice(0, count)) {
       forwardLayer(this.#backend, this.#config, layer, steps.workspace, {
         hidden: buffer,
         cache: this.#cache,
@@ -95,24 +95,16 @@ export class CalibrationStream {
     }
   }
 
-  /** E[x xᵀ] of the normalised final hidden state of the original stream: the head's input. */
-  async headHessian(finalNorm: Buffer): Promise<Float32Array> {
-    return this.#headHessian(this.#original, finalNorm);
-  }
-
-  /** The same of the coded stream, once all layers have run. */
-  async codedHeadHessian(finalNorm: Buffer): Promise<Float32Array> {
-    return this.#headHessian(this.#coded, finalNorm);
-  }
-
-  async #headHessian({ hidden, steps }: Lane, finalNorm: Buffer): Promise<Float32Array> {
+  /** E[x xᵀ] of the normalised final hidden state of the first `count` windows: the head's input. */
+  async headHessian(stream: "original" | "coded", finalNorm: Buffer, count: number): Promise<Float32Array> {
+    const { hidden, steps } = stream === "original" ? this.#original : this.#coded;
     const columns = this.#config.hiddenSize;
     const sum = new MatrixSum(this.#backend, columns);
-    for (const buffer of hidden) {
+    for (const buffer of hidden.slice(0, count)) {
       steps.normalise(buffer, finalNorm);
       this.#backend.gram(steps.workspace.normed, sum.buffer, steps.tokens, columns);
     }
-    return sum.mean(this.tokens);
+    return sum.mean(count * steps.tokens);
   }
 
   /**

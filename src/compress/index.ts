@@ -1,0 +1,4 @@
+/** Compression: a checkpoint and a target in, a PocketLLM folder out. */
+export { type CompressReport, compress } from "./compress.js";
+export type { CompressOptions, Method } from "./options.js";
+export { parseBits, parseTarget, type Target } from "./target.js";
