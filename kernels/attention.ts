@@ -94,7 +94,7 @@ function rowOf(base: usize, row: i32, group: i32, heads: i32, kv: i32, size: usi
   return base + <usize>((row / group) * heads + kv * group + (row % group)) * size;
 }
 
-/** One row of scores of a block -> weights, relative to the row's maximum so far; those outside from .. to are 0. */
+/** A row of a block's scores -> weights relative to the row's maximum so far; those outside from .. to are 0. */
 function weigh(
   scores: usize,
   length: i32,

@@ -42,7 +42,8 @@ export function multiplyTransposed(
         const xt = xk + <usize>t * xStride;
         const yt = y + <usize>t * yStride;
         let o = n;
-        for (; o <= end - 2; o += 2) tile4x2(xt, xStride, wk + <usize>o * wStride, wStride, yt + f32Bytes(o), yStride, length);
+        for (; o <= end - 2; o += 2)
+          tile4x2(xt, xStride, wk + <usize>o * wStride, wStride, yt + f32Bytes(o), yStride, length);
         if (o < end) tile4x1(xt, xStride, wk + <usize>o * wStride, yt + f32Bytes(o), yStride, length);
       }
       for (; t < tokens; t++) {
@@ -175,6 +176,7 @@ function tile1x1(x: usize, w: usize, y: usize, length: i32): void {
   let a = f32x4.splat(0);
   const fours = x + f32Bytes(length & ~3);
   for (; x < fours; x += 16, w += 16) a = multiplyAdd(v128.load(w), v128.load(x), a);
-  for (let i = length & 3; i > 0; i--, x += 4, w += 4) a = multiplyAdd(v128.load32_zero(w), v128.load32_zero(x), a);
+  for (let i = length & 3; i > 0; i--, x += 4, w += 4)
+    a = multiplyAdd(v128.load32_zero(w), v128.load32_zero(x), a);
   store<f32>(y, load<f32>(y) + sumLanes(a));
 }

@@ -24,7 +24,8 @@ export function multiplyAccumulate(
     const ai = a + <usize>i * aRow;
     const ci = c + <usize>i * cStride;
     let j = 0;
-    for (; j <= n - 8; j += 8) tile4x8(ai, aRow, aColumn, b + f32Bytes(j), bStride, ci + f32Bytes(j), cStride, k);
+    for (; j <= n - 8; j += 8)
+      tile4x8(ai, aRow, aColumn, b + f32Bytes(j), bStride, ci + f32Bytes(j), cStride, k);
     for (let r: usize = 0; r < 4; r++) row(ai + r * aRow, aColumn, b, bStride, ci + r * cStride, j, n, k);
   }
   for (; i < m; i++) row(a + <usize>i * aRow, aColumn, b, bStride, c + <usize>i * cStride, 0, n, k);
@@ -104,7 +105,8 @@ function row(a: usize, aColumn: usize, b: usize, bStride: usize, c: usize, j: i3
     let sum = f32x4.splat(0);
     let p = a;
     let q = b + f32Bytes(j);
-    for (let i = k; i > 0; i--, p += aColumn, q += bStride) sum = multiplyAdd(v128.load(q), v128.load32_splat(p), sum);
+    for (let i = k; i > 0; i--, p += aColumn, q += bStride)
+      sum = multiplyAdd(v128.load(q), v128.load32_splat(p), sum);
     const to = c + f32Bytes(j);
     v128.store(to, f32x4.add(v128.load(to), sum));
   }

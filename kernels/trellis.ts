@@ -65,8 +65,14 @@ export function trellisDecode(
         c3 = three ? predecessorBlock(stream, r, 3, interleave, tailBiting, rows, scratch) : c0;
       }
       let u: v128;
-      if (high) u = three ? windowBytes(maps, c0, c1, c2, c3, true, true, mask) : windowBytes(maps, c0, c1, c2, c3, true, false, mask);
-      else u = three ? windowBytes(maps, c0, c1, c2, c3, false, true, mask) : windowBytes(maps, c0, c1, c2, c3, false, false, mask);
+      // Four calls, so that each is compiled for its constants.
+      if (high) {
+        if (three) u = windowBytes(maps, c0, c1, c2, c3, true, true, mask);
+        else u = windowBytes(maps, c0, c1, c2, c3, true, false, mask);
+      } else {
+        if (three) u = windowBytes(maps, c0, c1, c2, c3, false, true, mask);
+        else u = windowBytes(maps, c0, c1, c2, c3, false, false, mask);
+      }
       v128.store(scratch, u);
       const to = out + <usize>(r - row) * stride + ((<usize>column) << 2);
       copyGroups(scratch, table, width, used, to, stride, min(16, row + count - r));
@@ -78,7 +84,15 @@ export function trellisDecode(
 /** Copies for each of `count` rows the first `used` weights of its group. */
 // @ts-ignore: decorator
 @inline
-function copyGroups(bytes: usize, table: usize, width: i32, used: i32, out: usize, stride: usize, count: i32): void {
+function copyGroups(
+  bytes: usize,
+  table: usize,
+  width: i32,
+  used: i32,
+  out: usize,
+  stride: usize,
+  count: i32,
+): void {
   const end = bytes + <usize>count;
   if (used != width) {
     for (let b = bytes; b < end; b++, out += stride) {
@@ -86,7 +100,8 @@ function copyGroups(bytes: usize, table: usize, width: i32, used: i32, out: usiz
       for (let v: usize = 0; v < f32Bytes(used); v += 4) store<f32>(out + v, load<f32>(from + v));
     }
   } else if (width == 4) {
-    for (let b = bytes; b < end; b++, out += stride) v128.store(out, v128.load(table + ((<usize>load<u8>(b)) << 4)));
+    for (let b = bytes; b < end; b++, out += stride)
+      v128.store(out, v128.load(table + ((<usize>load<u8>(b)) << 4)));
   } else if (width == 3) {
     for (let b = bytes; b < end; b++, out += stride) {
       const from = table + <usize>load<u8>(b) * 12;
@@ -94,9 +109,11 @@ function copyGroups(bytes: usize, table: usize, width: i32, used: i32, out: usiz
       store<u32>(out, load<u32>(from, 8), 8);
     }
   } else if (width == 2) {
-    for (let b = bytes; b < end; b++, out += stride) store<u64>(out, load<u64>(table + ((<usize>load<u8>(b)) << 3)));
+    for (let b = bytes; b < end; b++, out += stride)
+      store<u64>(out, load<u64>(table + ((<usize>load<u8>(b)) << 3)));
   } else {
-    for (let b = bytes; b < end; b++, out += stride) store<u32>(out, load<u32>(table + ((<usize>load<u8>(b)) << 2)));
+    for (let b = bytes; b < end; b++, out += stride)
+      store<u32>(out, load<u32>(table + ((<usize>load<u8>(b)) << 2)));
   }
 }
 
