@@ -18,7 +18,6 @@ import {
   cycles,
   distinctWidths,
   type Rate,
-  stateCodes,
   type TrellisCode,
 } from "./code.js";
 import { type Codebook, defaultCodebook } from "./codebook.js";
@@ -26,9 +25,14 @@ import { ChunkEncoder } from "./encode-chunk.js";
 import { FactoredHessian } from "./hessian.js";
 import { packTrellis } from "./stored.js";
 
-/** Weights of a chunk: their plane and that of their errors take 128 MiB each. */
+/** By default the planes of weights and errors take 128 MiB each. */
 const CHUNK_WEIGHTS = 2 ** 25;
 const MINIMUM_CHUNK_ROWS = 1024;
+/**
+ * Shorter sequences are not made cyclic: the state before the first row takes 2 or 3 of their codes, and the
+ * search, which fixes that state first, would do worse than from a fixed state (and fail below 2 or 3 rows).
+ */
+const MINIMUM_CYCLE = 24;
 
 export interface EncodeTrellisInput {
   /** [rows, columns] = [outputs, inputs] */
@@ -50,6 +54,8 @@ export interface EncodeTrellisInput {
   readonly tailBiting?: boolean | undefined;
   /** Seed of the rotation, an unsigned 32-bit integer. Default 0. */
   readonly seed?: number | undefined;
+  /** Most weights in the runtime's memory at a time (8 bytes each, beside the Hessian). Default 2^25. */
+  readonly chunkWeights?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
 }
@@ -114,19 +120,15 @@ export async function encodeTrellis(
 }
 
 /** The code with as many sequences, and cyclic ones, as this many rows allow. */
-function chooseSequences({ rows, columns, rate, interleave = 1, tailBiting = true }: EncodeTrellisInput): {
-  code: TrellisCode;
-  chunkRows: number;
-} {
+function chooseSequences(input: EncodeTrellisInput): { code: TrellisCode; chunkRows: number } {
+  const { rows, columns, rate, interleave = 1, tailBiting = true, chunkWeights = CHUNK_WEIGHTS } = input;
   const { codeBits, widths } = typeof rate === "number" ? codeForRate(rate) : rate;
   if (!Number.isInteger(interleave) || interleave < 1 || interleave > 16)
     throw new InputError(`interleave must be 1 to 16 sequences, not ${interleave}`);
-  const ages = stateCodes(codeBits);
-  const chunk = Math.max(MINIMUM_CHUNK_ROWS, Math.floor(CHUNK_WEIGHTS / columns));
+  const chunk = Math.max(MINIMUM_CHUNK_ROWS, Math.floor(chunkWeights / columns));
   const chunkRows = chunk - (chunk % 16);
   const cyclic = tailBiting && rows <= chunkRows;
-  // A cycle must be longer than a state, or the state before its first row would overlap itself.
-  const fits = (sequences: number) => cycles(rows, sequences).length > ages;
+  const fits = (sequences: number) => cycles(rows, sequences).length >= MINIMUM_CYCLE;
   const sequences = fits(interleave) ? interleave : 1;
   const code = { codeBits, widths, interleave: sequences, tailBiting: cyclic && fits(sequences) };
   return { code, chunkRows };
