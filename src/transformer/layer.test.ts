@@ -3,7 +3,7 @@ import { test } from "node:test";
 import type { Buffer } from "../compute/backend.js";
 import { ReferenceBackend } from "../compute/reference/backend.js";
 import { BufferGroup } from "./buffers.js";
-import { forwardLayer, type TapSite } from "./layer.js";
+import { forwardLayer, LayerSteps } from "./layer.js";
 import { uploadRope } from "./rope.js";
 import {
   largestDifference,
@@ -33,30 +33,39 @@ function multiply(x: Float32Array, name: string): number[] {
   });
 }
 
-test("taps see the inputs of the matrices, in order, and with the outputs they explain the layer", async () => {
+test("between the steps the workspace holds the inputs of the matrices, and with them they explain the layer", async () => {
   const backend = new ReferenceBackend();
   const layer = await loadLayer(backend, config, denseSource(backend, memoryCheckpoint(config, tensors)), 1);
   const group = new BufferGroup(backend);
   const random = randomUniform(3);
   const before = Float32Array.from({ length: TOKENS * config.hiddenSize }, random);
+  const workspace = allocateWorkspace(group, config, 10);
+  const rope = uploadRope(group, config, 10);
+  const input = (buffer: Buffer, columns: number) => backend.read(buffer, 0, TOKENS * columns);
   const hidden = group.upload(before);
-  const taps: [TapSite, number, Promise<Float32Array>][] = [];
-  const columns = { qkv: 32, o: 32, gateUp: 32, down: 44 };
-  forwardLayer(backend, config, layer, allocateWorkspace(group, config, 10), {
-    hidden,
-    cache: allocateCache(group, config, 10),
+  const steps = new LayerSteps(backend, config, workspace, TOKENS);
+  steps.normalise(hidden, layer.inputNorm);
+  const qkv = await input(workspace.normed, config.hiddenSize);
+  steps.attend(layer, allocateCache(group, config, 10), 0, rope);
+  const attended = await input(workspace.attended, config.heads * config.headSize);
+  steps.addProjected(layer.o, workspace.attended, hidden);
+  steps.normalise(hidden, layer.postAttentionNorm);
+  const gateUp = await input(workspace.normed, config.hiddenSize);
+  steps.activate(layer);
+  const down = await input(workspace.gate, config.intermediateSize);
+  steps.addProjected(layer.down, workspace.gate, hidden);
+
+  // The whole layer at once is the same steps.
+  const again = group.upload(before);
+  const cache = allocateCache(group, config, 10);
+  forwardLayer(backend, config, layer, workspace, {
+    hidden: again,
+    cache,
     tokens: TOKENS,
     position: 0,
-    rope: uploadRope(group, config, 10),
-    tap: (site: TapSite, x: Buffer, tokens: number) => {
-      taps.push([site, tokens, backend.read(x, 0, tokens * columns[site])]);
-    },
+    rope,
   });
-  assert.deepEqual(
-    taps.map(([site, tokens]) => `${site} ${tokens}`),
-    ["qkv 6", "o 6", "gateUp 6", "down 6"],
-  );
-  const [qkv, attended, gateUp, down] = await Promise.all(taps.map(([, , x]) => x));
+  assert.deepEqual(await backend.read(again), await backend.read(hidden));
   const names = layerLinears(config, 1);
 
   const norm = (x: ArrayLike<number>, weight: Float32Array) =>

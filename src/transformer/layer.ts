@@ -1,6 +1,6 @@
 /**
- * One decoder layer's forward pass, as its own function: sessions run all of a model's layers, the compress
- * pipeline loads, runs and drops one layer at a time and looks at the inputs of its matrices through `tap`.
+ * One decoder layer's forward pass, whole and in steps: sessions run all of a model's layers, the compress
+ * pipeline loads, runs and drops one at a time and looks at the inputs of its matrices between the steps.
  */
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend, Buffer } from "../compute/backend.js";
@@ -9,7 +9,7 @@ import type { Rope } from "./rope.js";
 import type { LayerWeights } from "./weights.js";
 import type { LayerCache, Workspace } from "./workspace.js";
 
-/** The matrices that share an input: q, k, v · o · gate, up · down. */
+/** Where inputs can be looked at: the matrices of a site share one: q, k, v · o · gate, up · down. */
 export type TapSite = "qkv" | "o" | "gateUp" | "down";
 
 export interface ForwardLayerOptions {
@@ -22,30 +22,22 @@ export interface ForwardLayerOptions {
   /** Position of the first token. */
   readonly position: number;
   readonly rope: Rope;
-  /**
-   * Called with the input x [tokens, inputs] of the matrices of a site before they are applied. The buffer
-   * belongs to the workspace and is overwritten later in the layer: read or copy it before returning.
-   */
-  readonly tap?: ((site: TapSite, x: Buffer, tokens: number) => void) | undefined;
 }
 
+/** hidden = layer(hidden), new keys and values into the cache. RangeError for more tokens than the workspace holds. */
 export function forwardLayer(
   backend: Backend,
   config: ModelConfig,
   layer: LayerWeights,
   workspace: Workspace,
-  { hidden, cache, tokens, position, rope, tap }: ForwardLayerOptions,
+  { hidden, cache, tokens, position, rope }: ForwardLayerOptions,
 ): void {
   const run = new LayerSteps(backend, config, workspace, tokens);
   run.normalise(hidden, layer.inputNorm);
-  tap?.("qkv", workspace.normed, tokens);
   run.attend(layer, cache, position, rope);
-  tap?.("o", workspace.attended, tokens);
   run.addProjected(layer.o, workspace.attended, hidden);
   run.normalise(hidden, layer.postAttentionNorm);
-  tap?.("gateUp", workspace.normed, tokens);
   run.activate(layer);
-  tap?.("down", workspace.gate, tokens);
   run.addProjected(layer.down, workspace.gate, hidden);
 }
 
