@@ -6,10 +6,10 @@ import type { WasmRuntime } from "../../compute/wasm/runtime.js";
 
 export const LANES = 16;
 /**
- * Ranges of blocks start at multiples of this, and gradients are summed for so many blocks (512 sub-vectors) at
+ * Ranges of blocks start at multiples of this, and gradients are summed for so many blocks (64 sub-vectors) at
  * a time: the same sums, in the same order, whatever the number of threads.
  */
-export const CHUNK_BLOCKS = 32;
+export const CHUNK_BLOCKS = 4;
 
 /** Allocations that are freed together. */
 export class Arena {

@@ -102,7 +102,8 @@ export function forward(shape: MetaShape, parameters: Float32Array, h: Float64Ar
   }
 }
 
-function groupMoments(h: Float64Array, d: number, vectors: Int32Array) {
+/** Mean and 1/sqrt(variance + epsilon) over all numbers of some sub-vectors. */
+export function groupMoments(h: Float64Array, d: number, vectors: Int32Array) {
   let sum = 0;
   for (const vector of vectors) for (let i = 0; i < d; i++) sum += h[vector * d + i];
   const mean = sum / (vectors.length * d);

@@ -42,8 +42,13 @@ export interface MetaOptions extends MetaShape {
   /** The published code has 0.4 and 0.5; the paper gives no figure. */
   readonly lambda: number;
   readonly epochs: number;
-  /** Sub-vectors of a training batch, rounded to whole RLN groups. */
+  /** Sub-vectors of a training batch, rounded to whole RLN groups; fewer on small matrices, see `stepsPerEpoch`. */
   readonly batch: number;
+  /**
+   * Batches shrink, down to 256 sub-vectors, until an epoch has this many steps. 128 is what the paper's 4096 x 4096
+   * matrices have at d 8 and batch 16384, where it changes nothing; a 576 x 576 matrix would have 3. 1 turns it off.
+   */
+  readonly stepsPerEpoch: number;
   /** Of Adam (0.9, 0.999, 1e-8). */
   readonly learningRate: number;
   /** The learning rate is multiplied by `decay` after every `decayEpochs` epochs. */
@@ -63,6 +68,7 @@ export const META_DEFAULTS: MetaOptions = {
   lambda: 0.4,
   epochs: 50,
   batch: 16384,
+  stepsPerEpoch: 128,
   learningRate: 1.6e-2,
   decay: 0.1,
   decayEpochs: 15,
@@ -148,7 +154,7 @@ function trainingProblem(options: MetaOptions): string | undefined {
   if (initialisation !== "normal" && initialisation !== "kmeans")
     return `unknown initialisation "${initialisation}"`;
   if (loss !== "paper" && loss !== "code") return `unknown loss "${loss}"`;
-  for (const name of ["epochs", "batch", "decayEpochs"] as const)
+  for (const name of ["epochs", "batch", "stepsPerEpoch", "decayEpochs"] as const)
     if (!isCount(options[name], 2 ** 31)) return `${name} must be a whole number of at least 1`;
   for (const name of ["lambda", "learningRate", "decay"] as const)
     if (!(options[name] >= 0 && Number.isFinite(options[name])))

@@ -5,6 +5,11 @@
  * MSE = sum of importance * |y - x|² / (n d), in units of the matrix's mean variance;
  * loss = sqrt(MSE) + lambda * sum |q - z|² / (n d) ("paper"), or MSE + the same ("code"). The gradient with
  * respect to q goes to z unchanged (straight-through); entries learn from the second term only.
+ *
+ * With RLN each group's mean is taken off z. The decoder's first RLN takes it off the entries anyway, so nothing
+ * else holds it, and where it drifts away from the codebook most entries are never used: relative error of a
+ * 288 x 576 matrix at k 1024, batch 2048: 0.43 without this, 0.30 with it. It happens before the codes are
+ * chosen, so decoding knows nothing of it.
  */
 import type { WasmRuntime } from "../../compute/wasm/runtime.js";
 import { InputError, throwIfAborted } from "../../errors.js";
@@ -17,6 +22,11 @@ import { blockLayout, initialParameters } from "./network.js";
 import type { MetaOptions } from "./options.js";
 import type { Random } from "./random.js";
 import { type Batch, MlpStack, Workspace } from "./stack.js";
+
+/** Smaller batches than this are mostly noise and calling kernels. */
+const MINIMUM_BATCH = 256;
+/** How long training holds the thread; a turn of the event loop costs a millisecond. */
+const TURN_MILLISECONDS = 50;
 
 export interface TrainingSet {
   /** Normalised sub-vectors [n, d]. */
@@ -46,6 +56,7 @@ export class Trainer {
   readonly #arena: Arena;
   readonly #set: TrainingSet;
   readonly #options: MetaOptions;
+  readonly #batchSize: number;
   readonly #workspace: Workspace;
   readonly #encoder: MlpStack;
   readonly #decoder: MlpStack;
@@ -66,7 +77,9 @@ export class Trainer {
     let largest = 0;
     for (let g = 0; g + 1 < starts.length; g++) largest = Math.max(largest, starts[g + 1] - starts[g]);
     const count = starts[starts.length - 1];
-    const capacity = Math.ceil(Math.min(count, Math.max(options.batch, largest)) / LANES);
+    const perStep = Math.max(MINIMUM_BATCH, Math.ceil(count / options.stepsPerEpoch));
+    this.#batchSize = Math.min(options.batch, perStep);
+    const capacity = Math.ceil(Math.min(count, Math.max(this.#batchSize, largest)) / LANES);
     const lanes = capacity * LANES;
     this.#runtime = runtime;
     this.#set = set;
@@ -75,8 +88,12 @@ export class Trainer {
     this.#arena = arena;
     try {
       this.#workspace = new Workspace(arena, options, capacity);
-      this.#encoder = new MlpStack(this.#workspace, initialParameters(options, random));
-      this.#decoder = new MlpStack(this.#workspace, initialParameters(options, random));
+      this.#encoder = new MlpStack(
+        this.#workspace,
+        initialParameters(options, random),
+        options.rln !== "off",
+      );
+      this.#decoder = new MlpStack(this.#workspace, initialParameters(options, random), false);
       const deviation = 2 / Math.sqrt(d);
       this.#codebook = arena.floats(new Float32Array(k * d).map(() => deviation * random.normal()));
       this.#codebookGradient = arena.words(k * d);
@@ -110,7 +127,7 @@ export class Trainer {
     decoder.set(model.decoder);
   }
 
-  /** Cuts the groups, in this order, into batches of about `options.batch` sub-vectors; at least one group each. */
+  /** Cuts the groups, in this order, into batches; at least one group each. */
   batches(order: Int32Array): Int32Array[] {
     const { starts } = this.#set.groups;
     const out: Int32Array[] = [];
@@ -118,7 +135,7 @@ export class Trainer {
     let size = 0;
     for (let i = 0; i < order.length; i++) {
       const next = starts[order[i] + 1] - starts[order[i]];
-      if (i > first && size + next > this.#options.batch) {
+      if (i > first && size + next > this.#batchSize) {
         out.push(order.subarray(first, i));
         first = i;
         size = 0;
@@ -192,6 +209,7 @@ export class Trainer {
     const order = Int32Array.from({ length: starts.length - 1 }, (_, i) => i);
     const optimisers = this.#trained().map((values) => new Adam(values.length));
     if (options.initialisation === "kmeans") await this.#initialiseByKMeans(random, signal);
+    let nextTurn = 0;
     let best = this.model();
     let least = Number.POSITIVE_INFINITY;
     for (let epoch = 0; epoch < options.epochs; epoch++) {
@@ -207,8 +225,11 @@ export class Trainer {
         optimisers[0].step(values[0], gradients.encoder, rate);
         optimisers[1].step(values[1], gradients.codebook, rate);
         optimisers[2].step(values[2], gradients.decoder, rate);
-        // A turn of the event loop: an interrupt or a request is seen between batches.
-        await new Promise((resolve) => setTimeout(resolve));
+        if (performance.now() > nextTurn) {
+          // A turn of the event loop, so that an interrupt is seen.
+          await new Promise((resolve) => setTimeout(resolve));
+          nextTurn = performance.now() + TURN_MILLISECONDS;
+        }
       }
       const mse = errors / batches.length;
       if (!Number.isFinite(mse))
