@@ -3,6 +3,7 @@
  * those that the Hugging Face model would give. Free of Node: the source may be a file, a Blob or HTTP ranges.
  */
 import { InputError } from "../errors.js";
+import { roundAllToF16 } from "../tensor/dtype.js";
 import { parseModelConfig } from "./architectures.js";
 import type { ByteSource } from "./byte-source.js";
 import type { Checkpoint } from "./checkpoint.js";
@@ -76,7 +77,11 @@ function renameTensors(header: GgufHeader, file: string) {
   return { stored, originals };
 }
 
-/** One tensor as f32 in the file's row order; holds the result and 1 MiB. */
+/**
+ * One tensor as f32 in the file's row order; holds the result and 1 MiB. Quantised blocks become the 16-bit
+ * floats nearest to what they stand for: sizes and divergences are told against the 16-bit model, so that is
+ * the model that is read (and what a conversion to F16 by other tools holds).
+ */
 async function readTensor(source: ByteSource, tensor: GgufTensor): Promise<Float32Array> {
   const format = BLOCK_FORMATS.get(tensor.type)!;
   const values = new Float32Array(elements(tensor.shape));
@@ -85,5 +90,6 @@ async function readTensor(source: ByteSource, tensor: GgufTensor): Promise<Float
     const bytes = await source.read(tensor.offset + at, Math.min(chunk, tensor.byteLength - at));
     decodeBlocks(bytes, tensor.type, values.subarray((at / format.bytes) * format.weights));
   }
+  if (format.weights > 1) roundAllToF16(values);
   return values;
 }
