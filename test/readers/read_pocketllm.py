@@ -91,10 +91,10 @@ def decode_meta(rows, columns, parameters, stored):
 
 # By (codeBits, width): the images of the window's 12 bits, in hexadecimal.
 MAPS = {
-    (3, 1): "1122448dcefec824af29545c", (3, 2): "11224459b619319607cb977f",
-    (3, 3): "11224451fa973dd37b85b5cd", (3, 4): "112244ac4ca3bc02d6915afa",
-    (4, 1): "11224488df2977b01f01fce5", (4, 2): "11224488e64bcda9c3fd1404",
-    (4, 3): "112244887283776124ae6c2f", (4, 4): "11224488bb9318e086fcf663",
+    (3, 1): "1122448dcefec824af29545c", (3, 2): "112244b9bcd4685dfa8b1403",
+    (3, 3): "112244eb46ddb138ca2e1376", (3, 4): "1122445aa4b44cfa2636f762",
+    (4, 1): "11224488f9301c6770fc68db", (4, 2): "11224488e64bcda9c3fd1404",
+    (4, 3): "112244887283776124ae6c2f", (4, 4): "11224488e39fb1e04ea4f72b",
 }
 
 
