@@ -16,7 +16,7 @@ export interface CompressOptions {
   readonly method?: Method | undefined;
   /** Text, .jsonl or .json files. Absent or empty: coded without data. Not used by `meta`. */
   readonly calibration?: readonly string[] | undefined;
-  /** Tokens of calibration text to use at most. Default 16384. */
+  /** Tokens of calibration text to use at most. Default 24576. */
   readonly calibrationTokens?: number | undefined;
   /** Tokens of a calibration window. Default 512, or the model's context length where that is shorter. */
   readonly calibrationContext?: number | undefined;
@@ -44,7 +44,7 @@ export function resolveOptions(options: CompressOptions, contextLength: number):
   const {
     target = { kind: "ratio", ratio: 10 },
     method = "trellis",
-    calibrationTokens = 16384,
+    calibrationTokens = 24576,
     calibrationContext = Math.min(512, contextLength),
     seed = 0,
   } = options;

@@ -2,7 +2,7 @@
  * The plan of a compression: which rate every matrix, and every tier of rows of embedding and head, is coded
  * at, so that all weight files together stay within the target. Sizes are exact and known before any work.
  *
- * The importance of a weight is a fixed table here, in powers of two of what was seen on small models: errors
+ * The importance of a weight is a fixed table here, rounded from what was seen on small models: errors
  * in v_proj, in the first layer and in the rows of frequent tokens cost most.
  */
 import type { TensorInfo } from "../checkpoint/checkpoint.js";
@@ -58,7 +58,7 @@ export interface PlanOptions<Code> {
  * (8,192 of 49,152) holds nearly every token of a text.
  */
 const TIER_ENDS = [1 / 24, 1 / 6, 1 / 2, 1] as const;
-const TIER_IMPORTANCE = [8, 4, 1 / 2, 1 / 4] as const;
+const TIER_IMPORTANCE = [8, 5, 1 / 2, 1 / 3] as const;
 /** Fewer rows than this are not worth a tier's tables and header. */
 const MINIMUM_TIER_ROWS = 512;
 
@@ -138,6 +138,6 @@ function tiersOf(
 /** What an error of a weight costs, relative to one of a feed-forward matrix in the middle of the model. */
 function importance(matrix: MatrixInfo, tier: number, layers: number): number {
   if (matrix.layer === null) return tier;
-  const place = matrix.layer === 0 ? 4 : matrix.layer >= layers - 2 ? 2 : 1;
+  const place = matrix.layer === 0 ? 4 : matrix.layer >= layers - 2 ? 1.75 : 1;
   return matrix.kind === "v" ? 8 * Math.min(place, 2) : place;
 }
