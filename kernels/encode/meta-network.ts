@@ -468,7 +468,7 @@ export function metaLoss(
 
 /**
  * The straight-through step: dz = scale dq + pull (z - q), with scale and pull of real lanes only (`present`
- * is 1, or 0 for padding). dq is replaced by pull (z - q): minus the codebook's gradient.
+ * is 1, or 0 for padding). dq is replaced by pull (q - z): the gradient of the lane's entry.
  */
 export function metaStraightThrough(
   d: i32,
@@ -492,7 +492,7 @@ export function metaStraightThrough(
         const at = feature(base, i) + lane;
         const difference = f32x4.mul(p, f32x4.sub(v128.load(z + at), v128.load(q + at)));
         v128.store(dz + at, f32x4.add(f32x4.mul(f32x4.splat(scale), v128.load(dq + at)), difference));
-        v128.store(dq + at, difference);
+        v128.store(dq + at, f32x4.neg(difference));
       }
     }
   }

@@ -45,8 +45,8 @@ export interface Model {
 
 export interface BatchGradients {
   readonly mse: number;
-  readonly loss: number;
   readonly encoder: Float64Array;
+  /** [k, d]: a view, good until the next batch. */
   readonly codebook: Float32Array;
   readonly decoder: Float64Array;
 }
@@ -146,10 +146,10 @@ export class Trainer {
     return out;
   }
 
-  /** Loss and gradients of one batch of groups. */
+  /** Mean squared error of one batch of groups, and the gradients of the loss. */
   gradients(groupIds: Int32Array): BatchGradients {
     const runtime = this.#runtime;
-    const { d, k, lambda, loss: lossName } = this.#options;
+    const { d, k, lambda, loss } = this.#options;
     const workspace = this.#workspace;
     const batch = this.#load(groupIds);
     this.#encode(batch);
@@ -168,9 +168,8 @@ export class Trainer {
     ]);
     const numbers = batch.count * d;
     const mse = sum(runtime.f32(this.#errors, batch.blocks)) / numbers;
-    const root = Math.sqrt(mse);
-    // d MSE / dy is 2 / numbers times what metaLoss leaves; RMSE divides by 2 RMSE.
-    const scale = lossName === "code" ? 2 / numbers : 1 / (numbers * Math.max(root, 1e-12));
+    // d MSE / dy is 2 / numbers times what metaLoss leaves; RMSE divides that by 2 RMSE.
+    const scale = loss === "code" ? 2 / numbers : 1 / (numbers * Math.max(Math.sqrt(mse), 1e-12));
     const decoder = this.#decoder.backward(batch, scale);
     runBlocks(runtime, "metaStraightThrough", batch.blocks, (_, first, end) => [
       d,
@@ -187,15 +186,11 @@ export class Trainer {
     const codebook = runtime.f32(this.#codebookGradient, k * d);
     codebook.fill(0);
     runtime.exports["metaScatterAdd"](d, workspace.gradient, codes, this.#codebookGradient, 0, batch.blocks);
-    const distance = this.#squaredDistance(batch) / numbers;
     runtime
       .f32(workspace.gradient, batch.blocks * LANES * d)
       .set(runtime.f32(this.#encoderGradient, batch.blocks * LANES * d));
     const encoder = this.#encoder.backward(batch, 1);
-    // metaScatterAdd summed the pull on z; the entry is pulled the other way.
-    const codebookGradient = codebook.map((value) => -value);
-    const loss = (lossName === "code" ? mse : root) + lambda * distance;
-    return { mse, loss, encoder, codebook: codebookGradient, decoder };
+    return { mse, encoder, codebook, decoder };
   }
 
   /** Trains by the options and keeps the state after the epoch with the least mean MSE. */
@@ -310,16 +305,6 @@ export class Trainer {
     this.#encoder.forward(batch);
     this.#search.setCodebook(this.#runtime.f32(this.#codebook, k * d));
     this.#search.search(this.#encoder.output, batch.blocks);
-  }
-
-  #squaredDistance(batch: Batch): number {
-    const { d } = this.#options;
-    const length = batch.blocks * LANES * d;
-    const z = fromBlocks(this.#runtime.f32(this.#encoder.output, length), d, batch.count);
-    const q = fromBlocks(this.#runtime.f32(this.#decoder.input, length), d, batch.count);
-    let squares = 0;
-    for (let i = 0; i < z.length; i++) squares += (z[i] - q[i]) ** 2;
-    return squares;
   }
 
   async #initialiseByKMeans(random: Random, signal: AbortSignal | undefined): Promise<void> {
