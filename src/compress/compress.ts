@@ -46,6 +46,7 @@ export interface CompressReport {
  */
 export async function compress(options: CompressOptions): Promise<CompressReport> {
   const started = performance.now();
+  await FolderWriter.check(options.out, options.resume ?? false);
   const checkpoint = await openCheckpoint(options.source);
   try {
     const result = resolveOptions(options, checkpoint.config.contextLength);

@@ -44,21 +44,28 @@ export class FolderWriter {
     out: string,
     { resume, fingerprint }: { readonly resume: boolean; readonly fingerprint: string },
   ): Promise<FolderWriter> {
+    await FolderWriter.check(out, resume);
     const target = resolve(out);
     const name = out.replace(/[\\/]+$/, "");
     const partial = `${name}.partial`;
+    return await reportFullDisk(partial, async () => {
+      const journal = await Journal.open(join(`${target}.partial`, "journal"), fingerprint);
+      return new FolderWriter(name, target, journal);
+    });
+  }
+
+  /** What `open` refuses of `out`, to be known before the source is read: UsageError. */
+  static async check(out: string, resume: boolean): Promise<void> {
+    const target = resolve(out);
+    const name = out.replace(/[\\/]+$/, "");
     if (await exists(target))
       throw new UsageError(
         `${name} exists already${resume ? ", so there is nothing to resume" : ""}: choose another --out, or delete it`,
       );
     if (!resume && (await exists(`${target}.partial`)))
       throw new UsageError(
-        `${partial} holds an unfinished run: run with --resume to go on with it, or delete it`,
+        `${name}.partial holds an unfinished run: run with --resume to go on with it, or delete it`,
       );
-    return await reportFullDisk(partial, async () => {
-      const journal = await Journal.open(join(`${target}.partial`, "journal"), fingerprint);
-      return new FolderWriter(name, target, journal);
-    });
   }
 
   /** Whether a coded layer or a plain tensor of this name is finished. */
