@@ -83,8 +83,8 @@ function isFinite16(data: Uint8Array): boolean {
   return true;
 }
 
-/** The weights [rows, columns]. Validates first. */
-export function decodeMeta(coded: CodedMatrix, name?: string): Float32Array {
+/** The weights [rows, columns], finite. Validates first; throws CorruptFileError. */
+export function decodeMeta(coded: CodedMatrix, name = "matrix"): Float32Array {
   const shape = validateMeta(coded, name);
   const { d, k } = shape;
   const { rows, columns, tensors } = coded;
@@ -117,6 +117,11 @@ export function decodeMeta(coded: CodedMatrix, name?: string): Float32Array {
     forward(shape, decoder, h, groups);
     write(h, (vector) => vector);
   }
+  // Finite numbers can still overflow on their way through a network that nobody trained.
+  if (!out.every(Number.isFinite))
+    throw new CorruptFileError(
+      `${name}: decodes to weights that are not finite; the file is damaged, get it again`,
+    );
   return out;
 }
 

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { ReferenceBackend } from "../../compute/reference/backend.js";
 import { WasmRuntime } from "../../compute/wasm/runtime.js";
 import { CorruptFileError, InputError } from "../../errors.js";
 import { f32ToBytes } from "../../tensor/dtype.js";
 import { type CodedMatrix, codedBytes, type StoredTensor } from "../coded.js";
-import { decodeMeta, validateMeta } from "./decode.js";
+import { decodeMeta, metaLinear, validateMeta } from "./decode.js";
 import { encodeMeta, relativeError } from "./encode.js";
 import { gelu } from "./gelu.js";
 import { groupSubVectors } from "./groups.js";
@@ -231,6 +232,36 @@ test("hostile parameters and tensors are refused before anything is allocated fo
       what,
     );
   assert.equal(validateMeta(coded).k, 64);
+});
+
+test("finite numbers that overflow in the decoder are refused", async () => {
+  const { coded } = await encode({ epochs: 1, rln: "off" });
+  const decoder = coded.tensors.get("decoder")!.data.slice();
+  for (let i = 0; i < decoder.length; i += 2) decoder.set([0xff, 0x7b], i);
+  const statistics = coded.tensors.get("statistics")!.data.slice();
+  statistics.set([1, 0], 2);
+  const overflowing = withTensor(withTensor(coded, "decoder", { data: decoder }), "statistics", {
+    data: statistics,
+  });
+  assert.throws(() => decodeMeta(overflowing), /decodes to weights that are not finite/);
+});
+
+test("a Linear multiplies by the decoded weights and adds the bias", async () => {
+  const { coded } = await encode({ epochs: 1 });
+  const backend = new ReferenceBackend();
+  const bias = new Float32Array(ROWS).map((_, i) => i / 10);
+  const linear = metaLinear(backend, coded, bias);
+  const x = matrix(5, 2, COLUMNS);
+  const [input, output] = [backend.allocate(x.length), backend.allocate(2 * ROWS)];
+  backend.write(input, x);
+  linear.forward(input, output, 2);
+  const decoded = decodeMeta(coded);
+  (await backend.read(output)).forEach((value, i) => {
+    let expected = bias[i % ROWS];
+    for (let c = 0; c < COLUMNS; c++)
+      expected += decoded[(i % ROWS) * COLUMNS + c] * x[Math.floor(i / ROWS) * COLUMNS + c];
+    assert.ok(Math.abs(value - expected) < 1e-5, `output ${i}: ${value} instead of ${expected}`);
+  });
 });
 
 test("decoding needs nothing but the stored tensors: a hand-made matrix", () => {
