@@ -17,7 +17,7 @@ const BLOCK = 64;
 /** Cost levels of the expected squared error of a row: 64 to 1024 give the same distortion to 4 digits. */
 const LEVELS: f64 = 256;
 
-/** One width's code. Every field is one 32-bit word; src/codec/trellis/encode.ts writes it. */
+/** One width's code. Every field is one 32-bit word; src/codec/trellis/encode-chunk.ts writes it. */
 // @ts-ignore: decorator
 @unmanaged
 class Codebook {

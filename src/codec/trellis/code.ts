@@ -23,6 +23,10 @@ export function stateCodes(codeBits: CodeBits): number {
   return WINDOW_BITS / codeBits - 1;
 }
 
+/**
+ * Mean squared errors are in maps.ts. Codes of mixed widths (1.6, 2.4, 2.67) are for when one matrix must have
+ * that size: giving some matrices the next lower and some the next higher rate of the others loses less.
+ */
 export const RATES = [1, 1.33, 1.5, 1.6, 2, 2.4, 2.67, 3, 4] as const;
 /** Nominal bits a weight. */
 export type Rate = (typeof RATES)[number];

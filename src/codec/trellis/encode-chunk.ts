@@ -56,8 +56,8 @@ export class ChunkEncoder {
   ): Promise<void> {
     const { runtime } = this;
     const scratch = new Scratch(runtime);
-    const progress = scratch.bytes(4);
-    const cancelled = scratch.bytes(4);
+    const progress = scratch.bytes(8);
+    const cancelled = progress + 4;
     const cancel = () => {
       runtime.i32(cancelled, 1)[0] = 1;
     };
