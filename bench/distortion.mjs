@@ -4,12 +4,12 @@
 //
 //   node bench/distortion.mjs [--rows 200000] [--json]
 import { parseArgs } from "node:util";
-import { Random } from "../dist/codec/meta/random.js";
 import { bitsPerWeight, codeForRate, RATES } from "../dist/codec/trellis/code.js";
 import { defaultCodebook } from "../dist/codec/trellis/codebook.js";
 import { gaussians, meanSquaredError } from "../dist/codec/trellis/train.js";
 import { searchCodes } from "../dist/codec/trellis/viterbi.js";
 import { WasmRuntime } from "../dist/compute/wasm/runtime.js";
+import { Random } from "../dist/random.js";
 
 const { values } = parseArgs({
   options: { rows: { type: "string", default: "200000" }, json: { type: "boolean", default: false } },

@@ -7,12 +7,12 @@
 //   node bench/trellis-search.mjs --out maps.json [--codes 4:2,3:2] [--seconds 30] [--seed 1] [--print]
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { Random } from "../dist/codec/meta/random.js";
 import { createCodebook } from "../dist/codec/trellis/codebook.js";
 import { createSchedule } from "../dist/codec/trellis/schedule.js";
 import { gaussians, meanSquaredError, trainTables } from "../dist/codec/trellis/train.js";
 import { searchCodes } from "../dist/codec/trellis/viterbi.js";
 import { WasmRuntime } from "../dist/compute/wasm/runtime.js";
+import { Random } from "../dist/random.js";
 import { roundToF16 } from "../dist/tensor/dtype.js";
 
 const ALL = "4:1,4:2,4:3,4:4,3:1,3:2,3:3,3:4";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Random } from "../random.js";
 import { allocate } from "./allocate.js";
-import { Random } from "./random.js";
 
 const options = [
   { bytes: 10, distortion: 0.28 },

@@ -3,9 +3,9 @@
  * seed and taken from the files in turn, so that a short budget still sees every file.
  */
 import { InputError } from "../errors.js";
+import { Random } from "../random.js";
 import { readCorpus } from "../text/corpus.js";
 import type { Tokenizer } from "../text/tokenizer.js";
-import { Random } from "./random.js";
 
 export interface CalibrationOptions {
   /** Tokens of a window. */

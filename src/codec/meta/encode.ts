@@ -2,6 +2,7 @@
 import type { WasmRuntime } from "../../compute/wasm/runtime.js";
 import { InputError } from "../../errors.js";
 import type { OnProgress } from "../../progress.js";
+import { Random } from "../../random.js";
 import { bytesToF32, f32ToBytes } from "../../tensor/dtype.js";
 import { packBits } from "../bits.js";
 import type { CodedMatrix, StoredTensor } from "../coded.js";
@@ -9,7 +10,6 @@ import { decodeMeta, metaTensors } from "./decode.js";
 import { groupSubVectors } from "./groups.js";
 import { toStored } from "./network.js";
 import { type MetaOptions, resolveMetaOptions, statisticsCount } from "./options.js";
-import { Random } from "./random.js";
 import { measureStatistics, normaliseWeights, type Statistics } from "./statistics.js";
 import { Trainer } from "./train.js";
 

@@ -2,11 +2,11 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { WasmRuntime } from "../../compute/wasm/runtime.js";
+import { Random } from "../../random.js";
 import { Arena, fromBlocks, LANES, toBlocks } from "./blocks.js";
 import { type Groups, groupSubVectors } from "./groups.js";
 import { forward, groupMoments, initialParameters } from "./network.js";
 import { META_DEFAULTS, type MetaOptions, type Rln } from "./options.js";
-import { Random } from "./random.js";
 import { MlpStack, Workspace } from "./stack.js";
 import { type Model, Trainer } from "./train.js";
 

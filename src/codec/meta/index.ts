@@ -1,4 +1,5 @@
 /** The paper's method, "meta": encoder network, codebook and decoder network, trained for each matrix. */
+
 export { decodeMeta, metaLinear, validateMeta } from "./decode.js";
 export { type EncodedMeta, type EncodeMetaOptions, encodeMeta } from "./encode.js";
 export { type KMeansOptions, type KMeansResult, kMeans } from "./kmeans.js";
@@ -10,4 +11,3 @@ export {
   metaBits,
   type Rln,
 } from "./options.js";
-export { Random } from "./random.js";

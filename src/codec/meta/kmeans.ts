@@ -4,9 +4,9 @@
  */
 import type { WasmRuntime } from "../../compute/wasm/runtime.js";
 import { throwIfAborted } from "../../errors.js";
+import type { Random } from "../../random.js";
 import { Arena, LANES, toBlocks } from "./blocks.js";
 import { NearestSearch } from "./nearest.js";
-import type { Random } from "./random.js";
 
 export interface KMeansOptions {
   /** [n, d], n > k */

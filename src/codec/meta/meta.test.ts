@@ -3,6 +3,7 @@ import { after, before, test } from "node:test";
 import { ReferenceBackend } from "../../compute/reference/backend.js";
 import { WasmRuntime } from "../../compute/wasm/runtime.js";
 import { CorruptFileError, InputError } from "../../errors.js";
+import { Random } from "../../random.js";
 import { f32ToBytes } from "../../tensor/dtype.js";
 import { type CodedMatrix, codedBytes, type StoredTensor } from "../coded.js";
 import { decodeMeta, metaLinear, validateMeta } from "./decode.js";
@@ -10,7 +11,6 @@ import { encodeMeta, relativeError } from "./encode.js";
 import { gelu } from "./gelu.js";
 import { groupSubVectors } from "./groups.js";
 import { chooseK, type MetaOptions, metaBits, type Rln } from "./options.js";
-import { Random } from "./random.js";
 
 let runtime: WasmRuntime;
 before(async () => {

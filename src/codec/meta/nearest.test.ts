@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { WasmRuntime } from "../../compute/wasm/runtime.js";
+import { Random } from "../../random.js";
 import { Arena, LANES, toBlocks } from "./blocks.js";
 import { kMeans } from "./kmeans.js";
 import { NearestSearch } from "./nearest.js";
-import { Random } from "./random.js";
 
 let runtime: WasmRuntime;
 before(async () => {

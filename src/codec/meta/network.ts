@@ -7,10 +7,11 @@
  * u = (h - mean) / sqrt(variance + 1e-5) * weight + bias (RLN), with mean and variance (population) over all
  * numbers of the sub-vector's group; u = h with rln "off".
  */
+
+import type { Random } from "../../random.js";
 import { gelu } from "./gelu.js";
 import type { Groups } from "./groups.js";
 import type { MetaShape } from "./options.js";
-import type { Random } from "./random.js";
 
 export const RLN_EPSILON = 1e-5;
 

@@ -13,6 +13,7 @@
  */
 import type { WasmRuntime } from "../../compute/wasm/runtime.js";
 import { InputError, throwIfAborted } from "../../errors.js";
+import type { Random } from "../../random.js";
 import { Adam } from "./adam.js";
 import { Arena, fromBlocks, LANES, runBlocks } from "./blocks.js";
 import type { Groups } from "./groups.js";
@@ -20,7 +21,6 @@ import { kMeans } from "./kmeans.js";
 import { NearestSearch } from "./nearest.js";
 import { blockLayout, initialParameters } from "./network.js";
 import type { MetaOptions } from "./options.js";
-import type { Random } from "./random.js";
 import { type Batch, MlpStack, Workspace } from "./stack.js";
 
 /** Smaller batches than this are mostly noise and calling kernels. */

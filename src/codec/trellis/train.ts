@@ -3,7 +3,7 @@
  * tables). On unit Gaussians it gives the default tables, as bench/trellis-search.mjs does.
  */
 import type { WasmRuntime } from "../../compute/wasm/runtime.js";
-import type { Random } from "../meta/random.js";
+import type { Random } from "../../random.js";
 import type { CodeBits } from "./code.js";
 import { createCodebook } from "./codebook.js";
 import type { WindowMap } from "./schedule.js";

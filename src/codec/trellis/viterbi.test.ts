@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { WasmRuntime } from "../../compute/wasm/runtime.js";
 import { InputError } from "../../errors.js";
-import { Random } from "../meta/random.js";
+import { Random } from "../../random.js";
 import { type CodeBits, cycles, stateCodes } from "./code.js";
 import { type Codebook, defaultCodebook } from "./codebook.js";
 import { windowMap } from "./maps.js";

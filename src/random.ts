@@ -1,4 +1,4 @@
-/** Seeded random numbers of the training: the same sequence for the same seed, on every machine. */
+/** Seeded random numbers: the same sequence for the same seed, on every machine. Below all rooms. */
 export class Random {
   #state: number;
   #spare: number | undefined;
@@ -41,7 +41,7 @@ export class Random {
   }
 
   /** Fisher-Yates, in place. */
-  shuffle(values: Int32Array): void {
+  shuffle<T>(values: { [index: number]: T; readonly length: number }): void {
     for (let i = values.length - 1; i > 0; i--) {
       const j = this.below(i + 1);
       const held = values[i];
