@@ -7,9 +7,10 @@
 import { parseArgs } from "node:util";
 import { openCheckpoint } from "../dist/checkpoint/index.js";
 import { codedBytes } from "../dist/codec/coded.js";
-import { chooseK, encodeMeta, kMeans, META_DEFAULTS, Random } from "../dist/codec/meta/index.js";
+import { chooseK, encodeMeta, kMeans, META_DEFAULTS } from "../dist/codec/meta/index.js";
 import { bitsPerWeight, encodeTrellis } from "../dist/codec/trellis/index.js";
 import { WasmRuntime } from "../dist/compute/wasm/runtime.js";
+import { Random } from "../dist/random.js";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
