@@ -2,7 +2,8 @@
 // plain k-means with the same d and k, and with --trellis the trellis codec at the same total bits. No calibration.
 // usage: node bench/meta.mjs MODEL [MATRIX…] [--d 8 --k 4096 | --bits 3] [--rln rows,columns,off] [--trellis]
 //   MATRIX is part of a tensor's name, e.g. layers.15.self_attn.q_proj; default: all matrices.
-//   --literal takes the paper's batch of 16384 on small matrices too; --epochs N; --seed N; --threads N.
+//   --literal takes the paper's batch of 16384 on small matrices too; --initialisation kmeans;
+//   --epochs N; --seed N; --threads N.
 // Prints Markdown, one row a matrix.
 import { parseArgs } from "node:util";
 import { openCheckpoint } from "../dist/checkpoint/index.js";
@@ -10,6 +11,7 @@ import { codedBytes } from "../dist/codec/coded.js";
 import { chooseK, encodeMeta, kMeans, META_DEFAULTS } from "../dist/codec/meta/index.js";
 import { bitsPerWeight, encodeTrellis } from "../dist/codec/trellis/index.js";
 import { WasmRuntime } from "../dist/compute/wasm/runtime.js";
+import { InputError } from "../dist/errors.js";
 import { Random } from "../dist/random.js";
 
 const { values, positionals } = parseArgs({
@@ -21,6 +23,7 @@ const { values, positionals } = parseArgs({
     rln: { type: "string", default: "rows,columns,off" },
     epochs: { type: "string", default: String(META_DEFAULTS.epochs) },
     seed: { type: "string", default: "0" },
+    initialisation: { type: "string", default: META_DEFAULTS.initialisation },
     threads: { type: "string" },
     literal: { type: "boolean", default: false },
     trellis: { type: "boolean", default: false },
@@ -32,6 +35,8 @@ if (!source) {
   process.exit(2);
 }
 const seed = Number(values.seed);
+const epochs = Number(values.epochs);
+const { initialisation } = values;
 const norms = values.rln.split(",");
 const runtime = await WasmRuntime.create(values.threads ? { threads: Number(values.threads) } : {});
 const checkpoint = await openCheckpoint(source);
@@ -83,6 +88,17 @@ async function trellisWithin(matrix, bytes) {
   return await encodeTrellis(runtime, { ...matrix, rate, seed });
 }
 
+/** d and k as asked for, or the best within --bits; undefined where no codebook is small enough. */
+function shapeFor(rows, columns) {
+  if (!values.bits) return { d: Number(values.d), k: Number(values.k) };
+  try {
+    return chooseK(rows, columns, Number(values.bits));
+  } catch (error) {
+    if (error instanceof InputError) return undefined;
+    throw error;
+  }
+}
+
 const headers = ["matrix", "shape", "d, k", "k-means", "k-means, rows normalised"];
 for (const rln of norms) headers.push(`meta, RLN ${rln}`, "bits", "s");
 if (values.trellis) headers.push("trellis", "bits", "s");
@@ -94,9 +110,12 @@ for (const [name, { shape }] of checkpoint.tensors) {
   const [rows, columns] = shape;
   const weights = await checkpoint.read(name);
   const matrix = { weights, rows, columns };
-  const { d, k } = values.bits
-    ? chooseK(rows, columns, Number(values.bits))
-    : { d: Number(values.d), k: Number(values.k) };
+  const chosen = shapeFor(rows, columns);
+  if (!chosen) {
+    line([name.replace(/\.weight$/, ""), `${rows} x ${columns}`, `nothing fits into ${values.bits} bits`]);
+    continue;
+  }
+  const { d, k } = chosen;
   const cells = [name.replace(/\.weight$/, ""), `${rows} x ${columns}`, `${d}, ${k}`];
   for (const normalised of [false, true])
     cells.push((await kMeansError(weights, columns, d, k, normalised)).toFixed(4));
@@ -111,7 +130,7 @@ for (const [name, { shape }] of checkpoint.tensors) {
   };
   let bytes = 0;
   for (const rln of norms) {
-    const options = { d, k, rln, epochs: Number(values.epochs), ...(values.literal && { stepsPerEpoch: 1 }) };
+    const options = { d, k, rln, initialisation, epochs, ...(values.literal && { stepsPerEpoch: 1 }) };
     bytes = Math.max(bytes, await timed(() => encodeMeta(runtime, { ...matrix, options, seed })));
   }
   if (values.trellis) await timed(() => trellisWithin(matrix, bytes));

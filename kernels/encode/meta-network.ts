@@ -346,58 +346,6 @@ export function metaBackward(
   }
 }
 
-/** out = (h - m) r: the normalisation alone. */
-export function metaNormalise(
-  d: i32,
-  h: usize,
-  mean: usize,
-  inverse: usize,
-  out: usize,
-  first: i32,
-  end: i32,
-): void {
-  for (let block = <usize>first; block < <usize>end; block++) {
-    const lanes = block * BLOCK_BYTES;
-    const base = lanes * <usize>d;
-    for (let lane: usize = 0; lane < 64; lane += 16) {
-      const m = v128.load(mean + lanes + lane);
-      const r = v128.load(inverse + lanes + lane);
-      for (let i = 0; i < d; i++) {
-        const at = feature(base, i) + lane;
-        v128.store(out + at, f32x4.mul(f32x4.sub(v128.load(h + at), m), r));
-      }
-    }
-  }
-}
-
-/** Lane sums of a and of a * b over the features. */
-export function metaLaneSums(
-  d: i32,
-  a: usize,
-  b: usize,
-  sum: usize,
-  sumOfProducts: usize,
-  first: i32,
-  end: i32,
-): void {
-  for (let block = <usize>first; block < <usize>end; block++) {
-    const lanes = block * BLOCK_BYTES;
-    const base = lanes * <usize>d;
-    for (let lane: usize = 0; lane < 64; lane += 16) {
-      let s = f32x4.splat(0);
-      let sp = f32x4.splat(0);
-      for (let i = 0; i < d; i++) {
-        const at = feature(base, i) + lane;
-        const v = v128.load(a + at);
-        s = f32x4.add(s, v);
-        sp = f32x4.add(sp, f32x4.mul(v, v128.load(b + at)));
-      }
-      v128.store(sum + lanes + lane, s);
-      v128.store(sumOfProducts + lanes + lane, sp);
-    }
-  }
-}
-
 /**
  * Gradient through the normalisation: dh = r (dx - meanOfDx - x meanOfDxX) (+ dOut in a residual block), where
  * the two means are taken over the sub-vector's group. dh may be dOut.

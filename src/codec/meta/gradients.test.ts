@@ -4,9 +4,9 @@ import { after, before, test } from "node:test";
 import { WasmRuntime } from "../../compute/wasm/runtime.js";
 import { Random } from "../../random.js";
 import { Arena, fromBlocks, LANES, toBlocks } from "./blocks.js";
-import { type Groups, groupSubVectors } from "./groups.js";
-import { forward, groupMoments, initialParameters } from "./network.js";
-import { META_DEFAULTS, type MetaOptions, type Rln } from "./options.js";
+import { groupSubVectors } from "./groups.js";
+import { blockLayout, forward, initialParameters } from "./network.js";
+import { META_DEFAULTS, type MetaOptions, type MetaShape, type Rln } from "./options.js";
 import { MlpStack, Workspace } from "./stack.js";
 import { type Model, Trainer } from "./train.js";
 
@@ -19,14 +19,16 @@ after(() => runtime.close());
 const [ROWS, PER_ROW] = [36, 20];
 const COUNT = ROWS * PER_ROW;
 
-/** The end of the encoder: each group's mean is taken off. */
-function centre(h: Float64Array, d: number, { members, starts }: Groups): Float64Array {
-  for (let group = 0; group + 1 < starts.length; group++) {
-    const vectors = members.subarray(starts[group], starts[group + 1]);
-    const { mean } = groupMoments(h, d, vectors);
-    for (const vector of vectors) for (let i = 0; i < d; i++) h[vector * d + i] -= mean;
-  }
-  return h;
+/** Away from the zeros and ones of the initial values, which hide mistakes. */
+function perturbed(values: Float32Array, random: Random): Float32Array {
+  return values.map((value) => value + 0.2 * random.normal());
+}
+
+/** The constant norms of rln "off". */
+function fillNorms(shape: MetaShape, parameters: Float32Array): void {
+  const { length } = blockLayout(shape);
+  for (let at = 0; at < parameters.length; at += length)
+    parameters.fill(1, at, at + shape.d).fill(0, at + shape.d, at + 2 * shape.d);
 }
 
 /** Slopes of f at some of the values, by central differences of what single precision really holds. */
@@ -65,8 +67,8 @@ for (const rln of ["rows", "columns", "off"] as Rln[]) {
       const random = new Random(5);
       const shape = { ...META_DEFAULTS, d, rln };
       const groups = groupSubVectors(ROWS, PER_ROW, rln);
-      const parameters = initialParameters(shape, random).map((value) => value + 0.1 * random.normal());
-      if (rln === "off") parameters.set(initialParameters(shape, random));
+      const parameters = perturbed(initialParameters(shape, random), random);
+      if (rln === "off") fillNorms(shape, parameters);
       // In the order of the groups, as a batch has them; so the groups of the plain pass are consecutive too.
       const consecutive = { members: Int32Array.from({ length: COUNT }, (_, i) => i), starts: groups.starts };
       const input = new Float32Array(COUNT * d).map(() => random.normal());
@@ -74,14 +76,14 @@ for (const rln of ["rows", "columns", "off"] as Rln[]) {
       const plain = () => {
         const h = Float64Array.from(input);
         forward(shape, parameters, h, consecutive);
-        return rln === "off" ? h : centre(h, d, consecutive);
+        return h;
       };
       const objective = () => plain().reduce((sum, value, i) => sum + value * weight[i], 0);
 
       const arena = new Arena(runtime);
       const blocks = Math.ceil(COUNT / LANES);
       const workspace = new Workspace(arena, shape, blocks);
-      const stack = new MlpStack(workspace, parameters, rln !== "off");
+      const stack = new MlpStack(workspace, parameters);
       const identity = arena.words(blocks * LANES);
       runtime.i32(identity, blocks * LANES).set(consecutive.members);
       const batch = { count: COUNT, blocks, starts: groups.starts };
@@ -136,7 +138,13 @@ for (const loss of ["paper", "code"] as const) {
     const importance = new Float32Array(COUNT).map(() => 0.5 + random.uniform());
     const trainer = new Trainer(runtime, { vectors, importance, groups }, options, random);
     try {
-      const model = trainer.model();
+      const { codebook, ...networks } = trainer.model();
+      const model: Model = {
+        codebook,
+        encoder: perturbed(networks.encoder, random),
+        decoder: perturbed(networks.decoder, random),
+      };
+      trainer.setModel(model);
       const all = Int32Array.from({ length: ROWS }, (_, i) => i);
       const { codes } = trainer.encodeAll();
       const run = (parameters: Float32Array, from: Float64Array) => {
@@ -145,8 +153,7 @@ for (const loss of ["paper", "code"] as const) {
       };
       const entries = (codebook: Float32Array) =>
         Float64Array.from({ length: COUNT * d }, (_, i) => codebook[codes[Math.floor(i / d)] * d + (i % d)]);
-      const encode = (parameters: Float32Array) =>
-        centre(run(parameters, Float64Array.from(vectors)), d, groups);
+      const encode = (parameters: Float32Array) => run(parameters, Float64Array.from(vectors));
       const z0 = encode(model.encoder);
       const q0 = entries(model.codebook);
       const surrogate = (changed: Model) => {

@@ -105,22 +105,20 @@ export class MlpStack {
   readonly #activations: number[];
   readonly #means: number[];
   readonly #inverses: number[];
-  readonly #centred: boolean;
 
-  /** With `centred` each group's mean is taken off the output of the last block (Trainer says why). */
-  constructor(workspace: Workspace, parameters: Float32Array, centred: boolean) {
+  constructor(workspace: Workspace, parameters: Float32Array) {
     const { arena, shape, capacity } = workspace;
     const lanes = capacity * LANES;
     this.#workspace = workspace;
-    this.#centred = centred;
     this.parameters = arena.floats(parameters);
     const activations = () => arena.words(lanes * shape.d);
     this.#activations = Array.from({ length: shape.blocks + 1 }, activations);
-    const norms = { length: shape.blocks + (centred ? 1 : 0) };
-    this.#means = Array.from(norms, () => arena.words(lanes));
-    this.#inverses = Array.from(norms, () => arena.floats(new Float32Array(lanes).fill(1)));
+    this.#means = Array.from({ length: shape.blocks }, () => arena.words(lanes));
+    this.#inverses = Array.from({ length: shape.blocks }, () =>
+      arena.floats(new Float32Array(lanes).fill(1)),
+    );
     this.input = this.#activations[0];
-    this.output = centred ? activations() : this.#activations[shape.blocks];
+    this.output = this.#activations[shape.blocks];
   }
 
   /** From `input`, whose moments are in the workspace, to `output`. */
@@ -146,18 +144,6 @@ export class MlpStack {
         end,
       ]);
     }
-    if (!this.#centred) return;
-    const last = shape.blocks;
-    this.#measure(batch, last);
-    runBlocks(arena.runtime, "metaNormalise", batch.blocks, (_, first, end) => [
-      shape.d,
-      this.#activations[last],
-      this.#means[last],
-      this.#inverses[last],
-      this.output,
-      first,
-      end,
-    ]);
   }
 
   /**
@@ -169,18 +155,6 @@ export class MlpStack {
     const { shape, arena, gradient, dx } = workspace;
     const { runtime } = arena;
     const { length } = blockLayout(shape);
-    if (this.#centred) {
-      runBlocks(runtime, "metaLaneSums", batch.blocks, (_, first, end) => [
-        shape.d,
-        gradient,
-        this.output,
-        workspace.sum,
-        workspace.sumOfSquares,
-        first,
-        end,
-      ]);
-      this.#backwardNorm(batch, shape.blocks, gradient, false);
-    }
     const gradients = new Float64Array(shape.blocks * length);
     for (let block = shape.blocks - 1; block >= 0; block--) {
       runBlocks(runtime, "metaBackward", batch.blocks, (thread, first, end) => [
@@ -206,43 +180,42 @@ export class MlpStack {
       for (let chunk = 0; chunk < chunks; chunk++)
         for (let i = 0; i < length; i++) target[i] += scale * partials[chunk * length + i];
       if (shape.rln === "off") target.fill(0, 0, 2 * shape.d);
-      this.#backwardNorm(batch, block, dx, block > 0);
+      this.#backwardNorm(batch, block);
     }
     return gradients;
   }
 
-  /** Mean and 1/sigma of every group, from the moments in the workspace; 1 in place of 1/sigma after the last block. */
-  #measure(batch: Batch, norm: number): void {
+  /** Mean and 1/sigma of every group, from the moments in the workspace. */
+  #measure(batch: Batch, block: number): void {
     const { sum, sumOfSquares } = this.#workspace;
     this.#workspace.overGroups(
       batch,
       [sum, sumOfSquares],
-      [this.#means[norm], this.#inverses[norm]],
+      [this.#means[block], this.#inverses[block]],
       (total, squares, numbers) => {
         const mean = total / numbers;
-        if (norm === this.#workspace.shape.blocks) return [mean, 1];
         return [mean, 1 / Math.sqrt(Math.max(0, squares / numbers - mean * mean) + RLN_EPSILON)];
       },
     );
   }
 
   /** `workspace.gradient` = gradient of the norm's input, from dx and its lane sums in the workspace. */
-  #backwardNorm(batch: Batch, norm: number, dx: number, residual: boolean): void {
+  #backwardNorm(batch: Batch, block: number): void {
     const workspace = this.#workspace;
-    const { shape, gradient, meanOfDx, meanOfDxX } = workspace;
+    const { shape, gradient, dx, meanOfDx, meanOfDxX } = workspace;
     if (shape.rln !== "off")
       workspace.overGroups(
         batch,
         [workspace.sum, workspace.sumOfSquares],
         [meanOfDx, meanOfDxX],
-        (sum, products, numbers) => [sum / numbers, norm < shape.blocks ? products / numbers : 0],
+        (sum, products, numbers) => [sum / numbers, products / numbers],
       );
     runBlocks(workspace.arena.runtime, "metaBackwardNorm", batch.blocks, (_, first, end) => [
       shape.d,
-      residual ? 1 : 0,
-      this.#activations[norm],
-      this.#means[norm],
-      this.#inverses[norm],
+      block > 0 ? 1 : 0,
+      this.#activations[block],
+      this.#means[block],
+      this.#inverses[block],
       dx,
       meanOfDx,
       meanOfDxX,

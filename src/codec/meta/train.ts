@@ -5,11 +5,6 @@
  * MSE = sum of importance * |y - x|² / (n d), in units of the matrix's mean variance;
  * loss = sqrt(MSE) + lambda * sum |q - z|² / (n d) ("paper"), or MSE + the same ("code"). The gradient with
  * respect to q goes to z unchanged (straight-through); entries learn from the second term only.
- *
- * With RLN each group's mean is taken off z. The decoder's first RLN takes it off the entries anyway, so nothing
- * else holds it, and where it drifts away from the codebook most entries are never used: relative error of a
- * 288 x 576 matrix at k 1024, batch 2048: 0.43 without this, 0.30 with it. It happens before the codes are
- * chosen, so decoding knows nothing of it.
  */
 import type { WasmRuntime } from "../../compute/wasm/runtime.js";
 import { InputError, throwIfAborted } from "../../errors.js";
@@ -88,12 +83,8 @@ export class Trainer {
     this.#arena = arena;
     try {
       this.#workspace = new Workspace(arena, options, capacity);
-      this.#encoder = new MlpStack(
-        this.#workspace,
-        initialParameters(options, random),
-        options.rln !== "off",
-      );
-      this.#decoder = new MlpStack(this.#workspace, initialParameters(options, random), false);
+      this.#encoder = new MlpStack(this.#workspace, initialParameters(options, random));
+      this.#decoder = new MlpStack(this.#workspace, initialParameters(options, random));
       const deviation = 2 / Math.sqrt(d);
       this.#codebook = arena.floats(new Float32Array(k * d).map(() => deviation * random.normal()));
       this.#codebookGradient = arena.words(k * d);
