@@ -18,9 +18,14 @@ export function sumLanes4(a: v128, b: v128, c: v128, d: v128): v128 {
   return f32x4.add(v128.shuffle<f32>(ab, cd, 0, 1, 4, 5), v128.shuffle<f32>(ab, cd, 2, 3, 6, 7));
 }
 
+/**
+ * a b + c. The build with relaxed SIMD leaves rounding the product to the processor; the runtime takes that
+ * build only where the processor does not round it (`fusesMultiplyAdd`), so there are two arithmetics, not many.
+ */
 // @ts-ignore: decorator
 @inline
 export function multiplyAdd(a: v128, b: v128, c: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return f32x4.relaxed_madd(a, b, c);
   return f32x4.add(c, f32x4.mul(a, b));
 }
 

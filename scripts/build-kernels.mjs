@@ -1,5 +1,5 @@
-// Compiles the AssemblyScript kernels twice: kernels.wasm imports a shared memory (worker threads),
-// kernels.single.wasm a plain one (browsers without cross-origin isolation). Both need SIMD.
+// Compiles the AssemblyScript kernels four times: for a shared memory (worker threads) and for a plain one
+// ("single": browsers without cross-origin isolation), with SIMD alone and with relaxed SIMD ("fused").
 import { mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -13,7 +13,9 @@ const common = ["-O3", "--noAssert", "--runtime", "stub", "--importMemory"];
 const limits = ["--initialMemory", "64", "--maximumMemory", "65536"];
 for (const [name, flags] of [
   ["kernels.wasm", ["--sharedMemory", "--enable", "simd,threads"]],
+  ["kernels.fused.wasm", ["--sharedMemory", "--enable", "simd,threads,relaxed-simd"]],
   ["kernels.single.wasm", ["--enable", "simd"]],
+  ["kernels.single.fused.wasm", ["--enable", "simd,relaxed-simd"]],
 ]) {
   const { error, stderr } = await asc.main([
     join(root, "kernels/index.ts"),

@@ -8,7 +8,7 @@ import { basename } from "node:path";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import type { JsonValue } from "../codec/coded.js";
-import { createBackend } from "../compute/index.js";
+import { type Arithmetic, createBackend } from "../compute/index.js";
 import type { Provenance } from "../container/manifest.js";
 import { FolderWriter } from "../container/writer.js";
 import { InputError } from "../errors.js";
@@ -105,7 +105,7 @@ async function runWith<Code>(
             seed: result.seed,
           })
         : [];
-    const provenance = await describe(run, files);
+    const provenance = await describe(run, files, backend.runtime.arithmetic);
     const writer = await FolderWriter.open(options.out, {
       resume: options.resume ?? false,
       fingerprint: createHash("sha256").update(JSON.stringify(provenance)).digest("hex"),
@@ -157,7 +157,11 @@ async function runWith<Code>(
 }
 
 /** How the folder is made: everything that its bytes depend on, and nothing else. */
-async function describe({ checkpoint, options, result }: Run, files: readonly string[]): Promise<Provenance> {
+async function describe(
+  { checkpoint, options, result }: Run,
+  files: readonly string[],
+  arithmetic: Arithmetic,
+): Promise<Provenance> {
   const calibration = [];
   for (const file of files) {
     const bytes = await readFile(file);
@@ -172,6 +176,7 @@ async function describe({ checkpoint, options, result }: Run, files: readonly st
       target: { ...result.target },
       method: result.method,
       seed: result.seed,
+      arithmetic,
       ...(files.length > 0 && {
         calibrationTokens: result.calibrationTokens,
         calibrationContext: result.calibrationContext,

@@ -58,7 +58,7 @@ export interface PlanOptions<Code> {
  * (8,192 of 49,152) holds nearly every token of a text.
  */
 const TIER_ENDS = [1 / 24, 1 / 6, 1 / 2, 1] as const;
-const TIER_IMPORTANCE = [8, 5, 1 / 2, 1 / 3] as const;
+const TIER_IMPORTANCE = [8, 5, 1, 1 / 2] as const;
 /** Fewer rows than this are not worth a tier's tables and header. */
 const MINIMUM_TIER_ROWS = 512;
 

@@ -11,4 +11,4 @@ export type {
 export { createBackend } from "./create.js";
 export { DenseLinear, type Linear } from "./linear.js";
 export { WasmBackend } from "./wasm/backend.js";
-export { WasmRuntime, type WasmRuntimeOptions } from "./wasm/runtime.js";
+export { type Arithmetic, WasmRuntime, type WasmRuntimeOptions } from "./wasm/runtime.js";

@@ -2,7 +2,7 @@
  * The `Platform` of browsers. The `new URL("literal", import.meta.url)` forms are what bundlers recognise:
  * keep them literal.
  */
-import type { Platform } from "./platform.js";
+import { type Platform, RELAXED_SIMD } from "./platform.js";
 
 const onMainThread = typeof document !== "undefined";
 
@@ -11,10 +11,15 @@ export const platform: Platform = {
   canBlock: !onMainThread,
   canShare: typeof SharedArrayBuffer !== "undefined" && globalThis.crossOriginIsolated,
 
-  async loadKernels(shared) {
+  async loadKernels(shared, fused) {
+    if (fused && !WebAssembly.validate(RELAXED_SIMD)) return null;
     const url = shared
-      ? new URL("../kernels.wasm", import.meta.url)
-      : new URL("../kernels.single.wasm", import.meta.url);
+      ? fused
+        ? new URL("../kernels.fused.wasm", import.meta.url)
+        : new URL("../kernels.wasm", import.meta.url)
+      : fused
+        ? new URL("../kernels.single.fused.wasm", import.meta.url)
+        : new URL("../kernels.single.wasm", import.meta.url);
     const response = await fetch(url);
     if (!response.ok) throw new Error(`cannot load ${url}: HTTP ${response.status}`);
     // Not compileStreaming: it refuses servers that do not send application/wasm.

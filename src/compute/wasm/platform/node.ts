@@ -1,16 +1,25 @@
 /** The `Platform` of Node: worker_threads and files. */
 import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
+import { setFlagsFromString } from "node:v8";
 import { parentPort, Worker, workerData } from "node:worker_threads";
-import type { Platform } from "./platform.js";
+import { type Platform, RELAXED_SIMD } from "./platform.js";
+
+/** Node 20's engine has relaxed SIMD behind a flag that takes effect for modules compiled later. */
+function relaxedSimd(): boolean {
+  if (!WebAssembly.validate(RELAXED_SIMD) && process.versions.node.startsWith("20."))
+    setFlagsFromString("--experimental-wasm-relaxed-simd");
+  return WebAssembly.validate(RELAXED_SIMD);
+}
 
 export const platform: Platform = {
   cores: availableParallelism,
   canBlock: true,
   canShare: true,
 
-  async loadKernels(shared) {
-    const name = shared ? "../kernels.wasm" : "../kernels.single.wasm";
+  async loadKernels(shared, fused) {
+    if (fused && !relaxedSimd()) return null;
+    const name = `../kernels${shared ? "" : ".single"}${fused ? ".fused" : ""}.wasm`;
     return WebAssembly.compile(await readFile(new URL(name, import.meta.url)));
   },
 

@@ -29,8 +29,11 @@ export interface Platform {
   readonly canBlock: boolean;
   /** SharedArrayBuffer can be passed to workers (a browser needs cross-origin isolation). */
   readonly canShare: boolean;
-  /** The kernels, compiled; `shared` picks the build that imports a shared memory. */
-  loadKernels(shared: boolean): Promise<WebAssembly.Module>;
+  /**
+   * The kernels, compiled; `shared` picks the build that imports a shared memory, `fused` the one with relaxed
+   * SIMD: null where the engine does not know it.
+   */
+  loadKernels(shared: boolean, fused: boolean): Promise<WebAssembly.Module | null>;
   startWorker(
     start: WorkerStart,
     onMessage: (message: WorkerMessage) => void,
@@ -39,3 +42,16 @@ export interface Platform {
   /** On a worker thread: calls `run` with what `startWorker` was given. */
   onWorkerStart(run: (start: WorkerStart, post: (message: WorkerMessage) => void) => void): void;
 }
+
+/**
+ * A module of one function that uses relaxed SIMD (i8x16.relaxed_swizzle of two zero vectors, dropped): an
+ * engine that validates it runs the fused kernels.
+ */
+export const RELAXED_SIMD = Uint8Array.of(
+  ...[0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00],
+  ...[0x01, 0x04, 0x01, 0x60, 0x00, 0x00],
+  ...[0x03, 0x02, 0x01, 0x00],
+  ...[0x0a, 0x10, 0x01, 0x0e, 0x00],
+  ...[0x41, 0x00, 0xfd, 0x0f, 0x41, 0x00, 0xfd, 0x0f],
+  ...[0xfd, 0x80, 0x02, 0x1a, 0x0b],
+);
