@@ -31,6 +31,57 @@ export function packPanels(
 }
 
 /**
+ * Panels first .. end - 1 of eight rows of x [rows, k], row stride in bytes, each transposed: out [panel][k][8],
+ * zero-padded. The left side of a product whose reduction runs along x's rows.
+ */
+export function packRows(
+  x: usize,
+  xStride: usize,
+  rows: i32,
+  k: i32,
+  out: usize,
+  first: i32,
+  end: i32,
+): void {
+  for (let panel = first; panel < end; panel++) {
+    const height = min(8, rows - (panel << 3));
+    const from = x + (<usize>panel << 3) * xStride;
+    let to = out + (<usize>panel * <usize>k << 5);
+    let i = 0;
+    if (height == 8) {
+      for (; i <= k - 4; i += 4, to += 128) {
+        transpose4(from + f32Bytes(i), xStride, to);
+        transpose4(from + 4 * xStride + f32Bytes(i), xStride, to + 16);
+      }
+    }
+    for (; i < k; i++, to += 32) {
+      for (let r = 0; r < 8; r++) {
+        const value: f32 = r < height ? load<f32>(from + <usize>r * xStride + f32Bytes(i)) : 0;
+        store<f32>(to + f32Bytes(r), value);
+      }
+    }
+  }
+}
+
+/** Four rows of four elements, transposed to rows 32 bytes apart. */
+// @ts-ignore: decorator
+@inline
+function transpose4(x: usize, stride: usize, to: usize): void {
+  const a = v128.load(x);
+  const b = v128.load(x + stride);
+  const c = v128.load(x + 2 * stride);
+  const d = v128.load(x + 3 * stride);
+  const ab = v128.shuffle<f32>(a, b, 0, 4, 1, 5);
+  const cd = v128.shuffle<f32>(c, d, 0, 4, 1, 5);
+  v128.store(to, v128.shuffle<f32>(ab, cd, 0, 1, 4, 5));
+  v128.store(to, v128.shuffle<f32>(ab, cd, 2, 3, 6, 7), 32);
+  const ba = v128.shuffle<f32>(a, b, 2, 6, 3, 7);
+  const dc = v128.shuffle<f32>(c, d, 2, 6, 3, 7);
+  v128.store(to, v128.shuffle<f32>(ba, dc, 0, 1, 4, 5), 64);
+  v128.store(to, v128.shuffle<f32>(ba, dc, 2, 3, 6, 7), 96);
+}
+
+/**
  * Block rows first, first + step, … of C [m, n] += A B over panels. `symmetric`: only blocks on and above the
  * diagonal. `scratch`: 256 bytes of this thread's own.
  */

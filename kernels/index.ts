@@ -11,5 +11,6 @@ export * from "./gram";
 export * from "./matmul";
 export * from "./rotate";
 export * from "./solve";
+export * from "./training";
 export * from "./trellis";
 export * from "./trellis-lookup";

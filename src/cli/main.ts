@@ -7,6 +7,7 @@ import { registerCompress } from "./commands/compress.js";
 import { registerEval } from "./commands/eval.js";
 import { registerGenerate } from "./commands/generate.js";
 import { registerInspect } from "./commands/inspect.js";
+import { registerTune } from "./commands/tune.js";
 import { registerVerify } from "./commands/verify.js";
 
 const program = new Command("pocketllm")
@@ -20,6 +21,7 @@ for (const register of [
   registerEval,
   registerGenerate,
   registerChat,
+  registerTune,
   registerInspect,
   registerVerify,
 ])

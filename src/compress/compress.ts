@@ -8,7 +8,7 @@ import { basename } from "node:path";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import type { JsonValue } from "../codec/coded.js";
-import { type Arithmetic, createBackend } from "../compute/index.js";
+import { type Arithmetic, createBackend, type WasmBackend } from "../compute/index.js";
 import type { Provenance } from "../container/manifest.js";
 import { FolderWriter } from "../container/writer.js";
 import { InputError } from "../errors.js";
@@ -22,7 +22,8 @@ import { codeWithoutData } from "./data-free.js";
 import { codedMatrices } from "./matrices.js";
 import { metaCodec } from "./meta-codec.js";
 import { type CompressOptions, type ResultOptions, resolveOptions } from "./options.js";
-import { type CompressionPlan, planCompression } from "./plan.js";
+import { type CompressionPlan, planCompression, type Sensitivities } from "./plan.js";
+import { measureSensitivities } from "./sensitivity.js";
 import { targetBytes } from "./target.js";
 import { trellisCodec } from "./trellis-codec.js";
 
@@ -59,6 +60,8 @@ export async function compress(options: CompressOptions): Promise<CompressReport
   }
 }
 
+const SENSITIVITIES_NOTE = "sensitivities";
+
 interface Run {
   readonly checkpoint: Checkpoint;
   readonly options: CompressOptions;
@@ -69,6 +72,7 @@ interface Run {
 export function planFor<Code>(
   { checkpoint, result }: Omit<Run, "options">,
   codec: MatrixCodec<Code>,
+  sensitivities?: Sensitivities | undefined,
 ): CompressionPlan<Code> {
   const matrices = codedMatrices(checkpoint.config);
   const names = new Set(matrices.map(({ name }) => `${name}.weight`));
@@ -78,6 +82,7 @@ export function planFor<Code>(
     budget: targetBytes(result.target, checkpoint.bytes16),
     rates: (rows, columns) => codec.rates(rows, columns),
     layers: checkpoint.config.layers,
+    sensitivities,
   });
 }
 
@@ -90,7 +95,8 @@ async function runWith<Code>(
   const backend = await createBackend({ threads: options.threads });
   try {
     const codec = createCodec(backend.runtime);
-    const plan = planFor(run, codec);
+    // Refuses a target out of reach before any work; measured sensitivities may change who gets the bits.
+    const fixedPlan = planFor(run, codec);
     const tokenizerFiles = await checkpoint.tokenizer();
     const files = codec.method === "trellis" ? (options.calibration ?? []) : [];
     if (files.length > 0 && tokenizerFiles === null)
@@ -110,6 +116,9 @@ async function runWith<Code>(
       resume: options.resume ?? false,
       fingerprint: createHash("sha256").update(JSON.stringify(provenance)).digest("hex"),
     });
+    const sensitivities =
+      windows.length > 0 ? await sensitivitiesOf(run, backend, writer, windows) : undefined;
+    const plan = sensitivities ? planFor(run, codec, sensitivities) : fixedPlan;
     const total = plan.matrices.reduce((sum, { rows, columns }) => sum + rows * columns, 0);
     const coder = new Coder({
       codec,
@@ -154,6 +163,20 @@ async function runWith<Code>(
   } finally {
     await backend.close();
   }
+}
+
+/** Measured once: an interrupted run finds them in the journal. */
+async function sensitivitiesOf(
+  { checkpoint, options: { signal, onProgress }, result: { seed } }: Run,
+  backend: WasmBackend,
+  writer: FolderWriter,
+  windows: readonly Int32Array[],
+): Promise<Sensitivities | undefined> {
+  const kept = writer.getNote(SENSITIVITIES_NOTE);
+  if (kept !== undefined) return (kept as Sensitivities | null) ?? undefined;
+  const measured = await measureSensitivities({ backend, checkpoint, windows, seed, signal, onProgress });
+  await writer.putNote(SENSITIVITIES_NOTE, measured as JsonValue);
+  return measured ?? undefined;
 }
 
 /** How the folder is made: everything that its bytes depend on, and nothing else. */

@@ -2,8 +2,9 @@
  * The plan of a compression: which rate every matrix, and every tier of rows of embedding and head, is coded
  * at, so that all weight files together stay within the target. Sizes are exact and known before any work.
  *
- * The importance of a weight is a fixed table here, rounded from what was seen on small models: errors
- * in v_proj, in the first layer and in the rows of frequent tokens cost most.
+ * What errors cost is measured where there is calibration text (sensitivity.ts). Without, it is a fixed table,
+ * rounded from measurements of SmolLM2-135M: errors in v_proj, in the first and last layers and in the rows of
+ * frequent tokens cost most.
  */
 import type { TensorInfo } from "../checkpoint/checkpoint.js";
 import { buildSafetensorsHeader } from "../checkpoint/safetensors.js";
@@ -51,20 +52,25 @@ export interface PlanOptions<Code> {
   /** By ascending size. */
   readonly rates: (rows: number, columns: number) => readonly Rate<Code>[];
   readonly layers: number;
+  /** Measured costs of all matrices. Default: the fixed table of this file. */
+  readonly sensitivities?: Sensitivities | undefined;
 }
+
+/** Nats a token per unit of a rate's distortion, for each tier of rows of each matrix, by its name. */
+export type Sensitivities = Readonly<Record<string, readonly number[]>>;
 
 /**
  * Tiers of embedding and head as parts of the vocabulary: byte-pair ids follow frequency, so the first sixth
  * (8,192 of 49,152) holds nearly every token of a text.
  */
-const TIER_ENDS = [1 / 24, 1 / 6, 1 / 2, 1] as const;
-const TIER_IMPORTANCE = [8, 5, 1, 1 / 2] as const;
+const TIER_ENDS = [1 / 48, 1 / 24, 1 / 12, 1 / 6, 1 / 3, 1 / 2, 1] as const;
+const TIER_IMPORTANCE = [40, 10, 5, 2.5, 1.5, 0.8, 0.45] as const;
 /** Fewer rows than this are not worth a tier's tables and header. */
 const MINIMUM_TIER_ROWS = 512;
 
 /** Throws InputError when even the lowest rates exceed the budget. */
 export function planCompression<Code>(options: PlanOptions<Code>): CompressionPlan<Code> {
-  const { matrices, plain, budget, rates, layers } = options;
+  const { matrices, plain, budget, rates, layers, sensitivities } = options;
   const units = matrices.flatMap((matrix) => tiersOf(matrix).map((tier) => ({ matrix, ...tier })));
   const names = (unit: (typeof units)[number], rate: Rate<Code>) => {
     const rows = unit.rows[1] - unit.rows[0];
@@ -92,9 +98,10 @@ export function planCompression<Code>(options: PlanOptions<Code>): CompressionPl
   const choice = allocate(
     units.map((unit, i) => ({
       weight:
+        sensitivities?.[unit.matrix.name]?.[unit.part ?? 0] ??
         importance(unit.matrix, unit.importance, layers) *
-        (unit.rows[1] - unit.rows[0]) *
-        unit.matrix.columns,
+          (unit.rows[1] - unit.rows[0]) *
+          unit.matrix.columns,
       options: offered[i].map((rate) => ({ bytes: data(names(unit, rate)), distortion: rate.distortion })),
     })),
     budget - overhead - data(plainEntries),
@@ -118,26 +125,53 @@ export function planCompression<Code>(options: PlanOptions<Code>): CompressionPl
   };
 }
 
+/** The tiers of rows that embedding and head are cut into: [start, end) each. */
+export function tierRows(rows: number): (readonly [start: number, end: number])[] {
+  return tiersOfVocabulary(rows).map(({ rows: range }) => range);
+}
+
+function tiersOfVocabulary(
+  vocabulary: number,
+): { rows: readonly [start: number, end: number]; importance: number }[] {
+  const tiers: { rows: readonly [number, number]; importance: number }[] = [];
+  let start = 0;
+  for (const [i, part] of TIER_ENDS.entries()) {
+    // Multiples of 16 rows keep the interleaved sequences of every tier equally long.
+    const end = part === 1 ? vocabulary : Math.round((vocabulary * part) / 16) * 16;
+    if (end - start < MINIMUM_TIER_ROWS && part < 1) continue;
+    tiers.push({ rows: [start, end], importance: TIER_IMPORTANCE[i] });
+    start = end;
+  }
+  return tiers;
+}
+
 function tiersOf(
   matrix: MatrixInfo,
 ): { rows: readonly [number, number]; part: number | null; importance: number }[] {
   const whole = { rows: [0, matrix.rows] as const, part: null, importance: 1 };
   if (matrix.kind !== "embedding" && matrix.kind !== "head") return [whole];
-  // Multiples of 16 rows keep the interleaved sequences of every tier equally long.
-  const ends = TIER_ENDS.map((part) =>
-    part === 1 ? matrix.rows : Math.round((matrix.rows * part) / 16) * 16,
-  );
-  if (ends[0] < MINIMUM_TIER_ROWS) return [whole];
-  return ends.map((end, part) => ({
-    rows: [part === 0 ? 0 : ends[part - 1], end] as const,
-    part,
-    importance: TIER_IMPORTANCE[part],
-  }));
+  const tiers = tiersOfVocabulary(matrix.rows);
+  return tiers.length === 1 ? [whole] : tiers.map((tier, part) => ({ ...tier, part }));
 }
 
-/** What an error of a weight costs, relative to one of a feed-forward matrix in the middle of the model. */
+/** Of errors in the middle of the model, by kind of matrix. */
+const KIND_IMPORTANCE: Readonly<Record<MatrixInfo["kind"], number>> = {
+  embedding: 1,
+  head: 1,
+  q: 1.5,
+  k: 3,
+  v: 20,
+  o: 1.3,
+  gate: 1,
+  up: 1.2,
+  down: 1.2,
+};
+
+/** What an error of a weight costs, relative to one of a gate matrix in the middle of the model. */
 function importance(matrix: MatrixInfo, tier: number, layers: number): number {
   if (matrix.layer === null) return tier;
-  const place = matrix.layer === 0 ? 4 : matrix.layer >= layers - 2 ? 1.75 : 1;
-  return matrix.kind === "v" ? 8 * Math.min(place, 2) : place;
+  const { kind, layer } = matrix;
+  const attention = kind === "q" || kind === "k" || kind === "v";
+  const place = attention ? 1 : layer === 0 ? 4 : layer === layers - 1 ? 3 : 1;
+  return KIND_IMPORTANCE[kind] * place;
 }

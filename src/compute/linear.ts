@@ -3,6 +3,7 @@
  * later. A Linear owns its buffers on one backend.
  */
 import type { Backend, Buffer } from "./backend.js";
+import type { TrainingBackend } from "./training.js";
 
 export interface Linear {
   readonly inputs: number;
@@ -16,41 +17,88 @@ export interface Linear {
   free(): void;
 }
 
+/** Where the gradients of a dense Linear are added to; what is absent is not trained. */
+export interface LinearGradient {
+  /** [outputs, inputs] */
+  readonly weight?: Buffer | undefined;
+  /** [outputs] */
+  readonly bias?: Buffer | undefined;
+}
+
+export interface LinearBackwardOptions {
+  /** [tokens, inputs]: what `forward` was given. */
+  readonly x: Buffer;
+  /** [tokens, outputs] */
+  readonly dy: Buffer;
+  /** [tokens, inputs], or null where the input needs no gradient. */
+  readonly dx: Buffer | null;
+  readonly tokens: number;
+  /** Adds to dx instead of overwriting it. */
+  readonly accumulate?: boolean;
+  readonly gradient?: LinearGradient | undefined;
+}
+
 /** f32 weights [outputs, inputs]. */
 export class DenseLinear implements Linear {
   readonly bytes: number;
   readonly #backend: Backend;
-  readonly #weight: Buffer;
+  /** The weights themselves, for programs that change them between calls. */
+  readonly weight: Buffer;
   readonly #bias: Buffer | undefined;
 
+  /** `weight` and `bias` as numbers to upload, or as buffers to take over: `free` frees them. */
   constructor(
     backend: Backend,
     readonly outputs: number,
     readonly inputs: number,
-    weight: Float32Array,
-    bias?: Float32Array | undefined,
+    weight: Float32Array | Buffer,
+    bias?: Float32Array | Buffer | undefined,
   ) {
     this.#backend = backend;
-    this.#weight = backend.allocate(outputs * inputs);
-    backend.write(this.#weight, weight);
-    if (bias) {
-      this.#bias = backend.allocate(outputs);
-      backend.write(this.#bias, bias);
-    }
+    this.weight = onBackend(backend, weight);
+    if (bias) this.#bias = onBackend(backend, bias);
     this.bytes = 4 * (weight.length + (bias?.length ?? 0));
   }
 
   forward(x: Buffer, y: Buffer, tokens: number): void {
     const { inputs, outputs } = this;
-    this.#backend.matmul({ x, weight: this.#weight, bias: this.#bias, y, tokens, inputs, outputs });
+    this.#backend.matmul({ x, weight: this.weight, bias: this.#bias, y, tokens, inputs, outputs });
+  }
+
+  /** Gradients of `forward`: dx = dy W, and the weight's and bias's are added to. */
+  backward(
+    training: TrainingBackend,
+    { x, dy, dx, tokens, accumulate, gradient }: LinearBackwardOptions,
+  ): void {
+    const { inputs, outputs } = this;
+    if (dx)
+      training.matmulBackwardInput({
+        dy,
+        weight: this.weight,
+        dx,
+        tokens,
+        inputs,
+        outputs,
+        ...(accumulate !== undefined && { accumulate }),
+      });
+    if (gradient?.weight)
+      training.matmulBackwardWeight({ dy, x, dWeight: gradient.weight, tokens, inputs, outputs });
+    if (gradient?.bias) training.columnDots(dy, undefined, gradient.bias, tokens, outputs);
   }
 
   gather(ids: Int32Array, y: Buffer): void {
-    this.#backend.gather(this.#weight, ids, this.inputs, y);
+    this.#backend.gather(this.weight, ids, this.inputs, y);
   }
 
   free(): void {
-    this.#backend.free(this.#weight);
+    this.#backend.free(this.weight);
     if (this.#bias) this.#backend.free(this.#bias);
   }
+}
+
+function onBackend(backend: Backend, data: Float32Array | Buffer): Buffer {
+  if (!(data instanceof Float32Array)) return data;
+  const buffer = backend.allocate(data.length);
+  backend.write(buffer, data);
+  return buffer;
 }

@@ -1,7 +1,7 @@
 /** Plain decoding of a trellis-coded matrix to dense weights, the definition of the format's arithmetic. */
 import type { CodedMatrix } from "../coded.js";
 import { createRotation, unrotateRows } from "../rotation.js";
-import { columnGroups, stateCodes } from "./code.js";
+import { columnGroups, stateCodes, type TrellisCode } from "./code.js";
 import { windowMap } from "./maps.js";
 import { mapBytes } from "./schedule.js";
 import { pairedCodes, storedNumbers, tablesByWidth, validateTrellis } from "./stored.js";
@@ -10,17 +10,34 @@ import { pairedCodes, storedNumbers, tablesByWidth, validateTrellis } from "./st
 export function decodeTrellis(coded: CodedMatrix, name?: string): Float32Array {
   const { code, seed } = validateTrellis(coded, name);
   const { rows, columns } = coded;
-  const { codeBits, interleave, tailBiting } = code;
-  const pairs = pairedCodes(coded, code);
+  const bytes = windowBytes(coded, code);
   const tables = tablesByWidth(storedNumbers(coded, "tables"), code.widths);
   const scales = storedNumbers(coded, "scales");
-  const maps = new Map(
-    [...tables.keys()].map((width) => [width, mapBytes(windowMap(codeBits, width), codeBits)]),
-  );
-  const ages = stateCodes(codeBits);
   const out = new Float32Array(rows * columns);
-  columnGroups(code.widths, columns).forEach(({ start, columns: count, width }, g) => {
+  const groups = columnGroups(code.widths, columns);
+  groups.forEach(({ start, columns: count, width }, g) => {
     const table = tables.get(width)!;
+    for (let r = 0; r < rows; r++) {
+      const u = bytes[r * groups.length + g];
+      for (let v = 0; v < count; v++)
+        out[r * columns + start + v] =
+          scales[r] * (table[(u & 15) * width + v] + table[(16 + (u >> 4)) * width + v]);
+    }
+  });
+  unrotateRows(createRotation(columns, seed), out, rows);
+  return out;
+}
+
+/** Byte u of every window, [rows][groups]: which entries of A (low nibble) and B (high) make a weight. */
+export function windowBytes(coded: CodedMatrix, code: TrellisCode): Uint8Array {
+  const { rows, columns } = coded;
+  const { codeBits, interleave, tailBiting, widths } = code;
+  const pairs = pairedCodes(coded, code);
+  const maps = new Map(widths.map((width) => [width, mapBytes(windowMap(codeBits, width), codeBits)]));
+  const ages = stateCodes(codeBits);
+  const groups = columnGroups(widths, columns);
+  const out = new Uint8Array(rows * groups.length);
+  groups.forEach(({ width }, g) => {
     const map = maps.get(width)!;
     const shift = 4 * (g & 1);
     const stream = pairs.subarray((g >> 1) * rows, ((g >> 1) + 1) * rows);
@@ -35,11 +52,8 @@ export function decodeTrellis(coded: CodedMatrix, name?: string): Float32Array {
           row = ((row % rows) + rows) % rows;
         }
       }
-      for (let v = 0; v < count; v++)
-        out[r * columns + start + v] =
-          scales[r] * (table[(u & 15) * width + v] + table[(16 + (u >> 4)) * width + v]);
+      out[r * groups.length + g] = u;
     }
   });
-  unrotateRows(createRotation(columns, seed), out, rows);
   return out;
 }

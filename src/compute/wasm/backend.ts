@@ -67,6 +67,17 @@ export class WasmBackend implements Backend {
     this.runtime.free(addressOf(this, buffer));
   }
 
+  /** A part of a buffer as a buffer: it lives and dies with the whole, and is not to be freed. */
+  view(buffer: Buffer, offset: number, length: number): WasmBuffer {
+    checkRange("view", buffer.length, offset, length);
+    return new WasmBuffer(this, this.pointer(buffer) + 4 * offset, length);
+  }
+
+  /** The buffer's address in the runtime's memory, for kernels that are not operations of a backend. */
+  pointer(buffer: Buffer): number {
+    return addressOf(this, buffer);
+  }
+
   write(buffer: Buffer, data: Float32Array, offset = 0): void {
     checkRange("write", buffer.length, offset, data.length);
     this.#view(buffer).set(data, offset);
@@ -273,6 +284,32 @@ export class WasmBackend implements Backend {
     this.#accumulate(a, b, c, tokens, m, n, false);
   }
 
+  /** y += x w: y[t][j] += Σ_k x[t][k] w[k][j]; x [tokens, inner], w [inner, n], y [tokens, n]. */
+  multiplyAdd(x: Buffer, w: Buffer, y: Buffer, tokens: number, inner: number, n: number): void {
+    checkLength("multiplyAdd x", x, tokens * inner);
+    checkLength("multiplyAdd w", w, inner * n);
+    checkLength("multiplyAdd y", y, tokens * n);
+    const block = Math.min(inner, GRAM_TOKENS);
+    const panelBytes = (count: number) => Math.ceil(count / 8) * block * 32;
+    const area = this.#reserve(panelBytes(tokens) + panelBytes(n) + 256 * this.threads);
+    const right = area + panelBytes(tokens);
+    const from = addressOf(this, x);
+    for (let k = 0; k < inner; k += block) {
+      const count = Math.min(block, inner - k);
+      this.#split("packRows", Math.ceil(tokens / 8), 1, tokens * count, (first, end) => [
+        from + 4 * k,
+        4 * inner,
+        tokens,
+        count,
+        area,
+        first,
+        end,
+      ]);
+      this.#pack(w, k, count, n, right);
+      this.#multiplyPanels(area, right, addressOf(this, y), [count, tokens, n, 0], right + panelBytes(n));
+    }
+  }
+
   async close(): Promise<void> {
     await this.runtime.close();
   }
@@ -299,15 +336,18 @@ export class WasmBackend implements Backend {
       const count = Math.min(block, tokens - t);
       this.#pack(a, t, count, m, area);
       if (!symmetric) this.#pack(b, t, count, n, right);
-      const threads = Math.min(threadsFor(count * m * n, this.threads), Math.ceil(m / 8));
-      this.runtime.parallel(
-        "multiplyPanels",
-        Array.from({ length: threads }, (_, i) => {
-          const sizes = [count, m, n, symmetric ? 1 : 0];
-          return [area, right, to, ...sizes, i, threads, scratch + 256 * i];
-        }),
-      );
+      this.#multiplyPanels(area, right, to, [count, m, n, symmetric ? 1 : 0], scratch);
     }
+  }
+
+  /** c [m, n] += panels a times panels b; `sizes`: length of the reduction, m, n, symmetric. */
+  #multiplyPanels(a: number, b: number, c: number, sizes: readonly number[], scratch: number): void {
+    const [count, m, n] = sizes;
+    const threads = Math.min(threadsFor(count * m * n, this.threads), Math.ceil(m / 8));
+    this.runtime.parallel(
+      "multiplyPanels",
+      Array.from({ length: threads }, (_, i) => [a, b, c, ...sizes, i, threads, scratch + 256 * i]),
+    );
   }
 
   #pack(x: Buffer, token: number, tokens: number, columns: number, out: number): void {

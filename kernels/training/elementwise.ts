@@ -1,0 +1,79 @@
+// Elementwise operations of training: gradient of the gated activation, scaling, zeroing.
+
+import { exp4 } from "../exp";
+import { f32Bytes } from "../vector";
+
+/**
+ * Gradients of silu(gate) * up over elements first .. end - 1. Each element is read before it is written, so
+ * dGate may be gate, and dUp may be up or dy.
+ */
+export function siluMultiplyBackward(
+  gate: usize,
+  up: usize,
+  dy: usize,
+  dGate: usize,
+  dUp: usize,
+  first: i32,
+  end: i32,
+): void {
+  const one = f32x4.splat(1);
+  let p = f32Bytes(first);
+  const fours = f32Bytes(first + ((end - first) & ~3));
+  for (; p < fours; p += 16) {
+    const g = v128.load(gate + p);
+    const sigmoid = f32x4.div(one, f32x4.add(one, exp4(f32x4.neg(g))));
+    const d = f32x4.mul(v128.load(dy + p), sigmoid);
+    const u = v128.load(up + p);
+    v128.store(dGate + p, gateGradient(d, u, g, sigmoid, one));
+    v128.store(dUp + p, f32x4.mul(d, g));
+  }
+  for (; p < f32Bytes(end); p += 4) {
+    const g = v128.load32_zero(gate + p);
+    const sigmoid = f32x4.div(one, f32x4.add(one, exp4(f32x4.neg(g))));
+    const d = f32x4.mul(v128.load32_zero(dy + p), sigmoid);
+    const u = v128.load32_zero(up + p);
+    v128.store32_lane(dGate + p, gateGradient(d, u, g, sigmoid, one), 0);
+    v128.store32_lane(dUp + p, f32x4.mul(d, g), 0);
+  }
+}
+
+/** d u (1 + g (1 - sigmoid)), d = dy sigmoid. */
+// @ts-ignore: decorator
+@inline
+function gateGradient(d: v128, u: v128, g: v128, sigmoid: v128, one: v128): v128 {
+  return f32x4.mul(f32x4.mul(d, u), f32x4.add(one, f32x4.mul(g, f32x4.sub(one, sigmoid))));
+}
+
+/** x *= factor over elements first .. end - 1. */
+export function scaleElements(x: usize, factor: f32, first: i32, end: i32): void {
+  const factors = f32x4.splat(factor);
+  let p = x + f32Bytes(first);
+  let left = end - first;
+  for (; left >= 4; left -= 4, p += 16) v128.store(p, f32x4.mul(v128.load(p), factors));
+  for (; left > 0; left--, p += 4) store<f32>(p, load<f32>(p) * factor);
+}
+
+/** x = 0 over elements first .. end - 1. */
+export function zeroElements(x: usize, first: i32, end: i32): void {
+  memory.fill(x + f32Bytes(first), 0, f32Bytes(end - first));
+}
+
+/** table[ids[t]] += x[t] in order of t, columns first .. end - 1 of rows of `columns`. */
+export function scatterAdd(
+  table: usize,
+  ids: usize,
+  x: usize,
+  tokens: i32,
+  columns: i32,
+  first: i32,
+  end: i32,
+): void {
+  const stride = f32Bytes(columns);
+  for (let t = 0; t < tokens; t++) {
+    let p = table + <usize>load<i32>(ids + f32Bytes(t)) * stride + f32Bytes(first);
+    let q = x + <usize>t * stride + f32Bytes(first);
+    let left = end - first;
+    for (; left >= 4; left -= 4, p += 16, q += 16) v128.store(p, f32x4.add(v128.load(p), v128.load(q)));
+    for (; left > 0; left--, p += 4, q += 4) store<f32>(p, load<f32>(p) + load<f32>(q));
+  }
+}

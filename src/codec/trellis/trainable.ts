@@ -1,0 +1,154 @@
+/**
+ * A trellis-coded matrix whose scales and tables are trained while its codes stay: weights are linear in
+ * both, weight (r, c) = scales[r] * (A[u & 15][v] + B[u >> 4][v]) in the rotated basis.
+ */
+import type { Buffer, TrellisWeights } from "../../compute/backend.js";
+import type { WasmBackend } from "../../compute/wasm/backend.js";
+import { f32ToBytes } from "../../tensor/dtype.js";
+import type { CodedMatrix } from "../coded.js";
+import { createRotation } from "../rotation.js";
+import { columnGroups, distinctWidths } from "./code.js";
+import { windowBytes } from "./decode.js";
+import { freeTrellisWeights, trellisWeights } from "./linear.js";
+import { Scratch } from "./scratch.js";
+import { storedNumbers, validateTrellis } from "./stored.js";
+
+/**
+ * Parts that a table's gradient is summed in before they are added in order: fixed, so that the sum does not
+ * depend on the number of threads.
+ */
+const PARTS = 16;
+
+export class TrainableTrellis {
+  readonly rows: number;
+  readonly columns: number;
+  /** What is trained. After changing them call `update`. */
+  readonly scales: Float32Array;
+  readonly tables: Float32Array;
+  /** Gradients that `backward` adds to. */
+  readonly dScales: Float32Array;
+  readonly dTables: Float32Array;
+  readonly #backend: WasmBackend;
+  readonly #coded: CodedMatrix;
+  readonly #weights: TrellisWeights;
+  readonly #scratch: Scratch;
+  readonly #rotation: { readonly signs: Buffer; readonly q: Buffer; readonly m: number };
+  readonly #groups: number;
+  readonly #windows: number;
+  readonly #layout: number;
+  readonly #sums: number;
+  readonly #ids: Int32Array;
+
+  /** Throws CorruptFileError naming `name` on impossible parameters or tensors. */
+  constructor(backend: WasmBackend, coded: CodedMatrix, name?: string) {
+    const { code, seed } = validateTrellis(coded, name);
+    const { rows, columns } = coded;
+    this.rows = rows;
+    this.columns = columns;
+    this.#backend = backend;
+    this.#coded = coded;
+    this.scales = storedNumbers(coded, "scales");
+    this.tables = storedNumbers(coded, "tables");
+    this.dScales = new Float32Array(this.scales.length);
+    this.dTables = new Float32Array(this.tables.length);
+    this.#weights = trellisWeights(backend, coded, name);
+    this.#ids = Int32Array.from({ length: rows }, (_, i) => i);
+    const { signs, q, m } = createRotation(columns, seed);
+    const upload = (data: Float32Array) => {
+      const buffer = backend.allocate(data.length);
+      backend.write(buffer, data);
+      return buffer;
+    };
+    this.#rotation = { signs: upload(signs), q: upload(q), m };
+    const offsets = new Map<number, number>();
+    let at = 0;
+    for (const width of distinctWidths(code.widths)) {
+      offsets.set(width, at);
+      at += 32 * width;
+    }
+    const groups = columnGroups(code.widths, columns);
+    this.#groups = groups.length;
+    this.#scratch = new Scratch(backend.runtime);
+    this.#windows = this.#scratch.bytes(rows * groups.length);
+    backend.runtime.u8(this.#windows, rows * groups.length).set(windowBytes(coded, code));
+    this.#layout = this.#scratch.words(
+      groups.flatMap(({ start, columns: count, width }) => [start, count, offsets.get(width)!, width]),
+    );
+    this.#sums = this.#scratch.bytes(4 * (rows + PARTS * this.tables.length));
+  }
+
+  /** Writes the weights, rotated back, to rows `first` … of `weight` [?, columns]. */
+  decode(weight: Buffer, first = 0): void {
+    const part = this.#part(weight, first);
+    this.#backend.trellisGather(this.#weights, this.#ids, part);
+    this.#rotate(part, true);
+  }
+
+  /** Adds to dScales and dTables from rows `first` … of dWeight [?, columns], which are left rotated. */
+  backward(dWeight: Buffer, first = 0): void {
+    const { runtime } = this.#backend;
+    const { rows, columns } = this;
+    const part = this.#part(dWeight, first);
+    this.#rotate(part, false);
+    const length = this.tables.length;
+    runtime.f32(this.#sums, rows + PARTS * length).fill(0);
+    const pointer = (buffer: Buffer) => this.#backend.pointer(buffer);
+    const { tables, scales } = this.#weights;
+    const boundary = (i: number) => Math.round((rows * i) / PARTS);
+    const part0 = this.#sums + 4 * rows;
+    for (let from = 0; from < PARTS; from += runtime.threads)
+      runtime.parallel(
+        "trellisGradient",
+        Array.from({ length: Math.min(runtime.threads, PARTS - from) }, (_, t) => [
+          pointer(part),
+          columns,
+          this.#windows,
+          this.#groups,
+          this.#layout,
+          pointer(tables),
+          pointer(scales),
+          this.#sums,
+          part0 + 4 * (from + t) * length,
+          boundary(from + t),
+          boundary(from + t + 1),
+        ]),
+      );
+    const sums = runtime.f32(this.#sums, rows + PARTS * length);
+    for (let r = 0; r < rows; r++) this.dScales[r] += sums[r];
+    for (let p = 0; p < PARTS; p++)
+      for (let i = 0; i < length; i++) this.dTables[i] += sums[rows + p * length + i];
+  }
+
+  /** Takes changed scales and tables over. */
+  update(): void {
+    this.#backend.write(this.#weights.scales, this.scales);
+    this.#backend.write(this.#weights.tables, this.tables);
+  }
+
+  /** The coded matrix with the trained numbers, rounded to half precision. */
+  coded(): CodedMatrix {
+    const tensors = new Map(this.#coded.tensors);
+    for (const [suffix, values] of [
+      ["tables", this.tables],
+      ["scales", this.scales],
+    ] as const)
+      tensors.set(suffix, { ...tensors.get(suffix)!, data: f32ToBytes(values, "F16") });
+    return { ...this.#coded, tensors };
+  }
+
+  free(): void {
+    freeTrellisWeights(this.#backend, this.#weights);
+    this.#backend.free(this.#rotation.signs);
+    this.#backend.free(this.#rotation.q);
+    this.#scratch.free();
+  }
+
+  #part(buffer: Buffer, first: number): Buffer {
+    return this.#backend.view(buffer, first * this.columns, this.rows * this.columns);
+  }
+
+  #rotate(x: Buffer, inverse: boolean): void {
+    const { rows, columns } = this;
+    this.#backend.rotate({ x, y: x, ...this.#rotation, rows, columns, inverse });
+  }
+}

@@ -1,0 +1,281 @@
+/**
+ * What an error of each matrix costs, measured: the divergence that coding noise on its weights causes, to
+ * second order. With g the gradient of the log-likelihood of tokens drawn from the model itself (so that E[g gᵀ]
+ * is the Fisher information), noise E on a matrix costs ½ E[(dyᵀ E x)²] nats a token. Noise that error feedback
+ * leaves has rows with covariance D p_r |H|^(1/n) H⁻¹ (H = E[x xᵀ] of order n, p_r the row's mean square, D the
+ * rate's distortion), and xᵀ H⁻¹ x is n on average, so the cost is D times
+ *   ½ n |H|^(1/n) Σ_r p_r E[dy_r²],
+ * which directions of huge activations hardly enter: they are few, and feedback keeps noise out of them.
+ */
+import type { Checkpoint } from "../checkpoint/checkpoint.js";
+import type { Buffer } from "../compute/backend.js";
+import { DenseLinear, type LinearBackwardOptions } from "../compute/linear.js";
+import type { WasmBackend } from "../compute/wasm/backend.js";
+import { WasmTraining } from "../compute/wasm/training.js";
+import { throwIfAborted } from "../errors.js";
+import type { OnProgress } from "../progress.js";
+import { Random } from "../random.js";
+import { type HeadChunk, ModelBackward, type OpenLayer, type Pass } from "../transformer/model-backward.js";
+import {
+  EMBEDDING_NAME,
+  freeLayer,
+  HEAD_NAME,
+  type LayerWeights,
+  loadLayer,
+  type WeightSource,
+} from "../transformer/weights.js";
+import { rootDeterminant } from "./determinant.js";
+import { type Sensitivities, tierRows } from "./plan.js";
+
+/** Tokens that are measured on. */
+const TOKENS = 4096;
+/** Most bytes of hidden states that a batch of windows keeps. */
+const BATCH_BYTES = 2 ** 29;
+/** Most weights of embedding and head together: f32, and one gradient. */
+const WHOLE_WEIGHTS = 2 ** 28;
+
+export interface SensitivityOptions {
+  readonly backend: WasmBackend;
+  readonly checkpoint: Checkpoint;
+  /** Token ids of calibration text, all of one length; the first 4096 tokens' worth are used. */
+  readonly windows: readonly Int32Array[];
+  /** Seed of the drawn tokens. */
+  readonly seed: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+/** Null for models whose vocabulary is too large for its gradient to be held. */
+export async function measureSensitivities(options: SensitivityOptions): Promise<Sensitivities | null> {
+  const { config } = options.checkpoint;
+  const copies = config.tiedEmbeddings ? 2 : 3;
+  if (copies * config.vocabularySize * config.hiddenSize > WHOLE_WEIGHTS) return null;
+  const run = new SensitivityRun(options);
+  try {
+    return await run.measure();
+  } finally {
+    run.free();
+  }
+}
+
+/** A matrix that sums, as gradients pass, what its sensitivity is made of. */
+class ObservedLinear extends DenseLinear {
+  /** Σ_t dy_r², [outputs] */
+  readonly squares: Buffer;
+  /** Σ_t x xᵀ, [inputs, inputs]: only where `gram` is set, one of the matrices that share an input. */
+  readonly gram: Buffer | undefined;
+  tokens = 0;
+
+  constructor(
+    readonly backend: WasmBackend,
+    outputs: number,
+    inputs: number,
+    readonly values: Float32Array,
+    bias: Float32Array | undefined,
+    measureInput: boolean,
+  ) {
+    super(backend, outputs, inputs, values, bias);
+    this.squares = backend.allocate(outputs);
+    if (measureInput) this.gram = backend.allocate(inputs * inputs);
+  }
+
+  override backward(training: WasmTraining, pass: LinearBackwardOptions): void {
+    const { x, dy, tokens } = pass;
+    training.columnDots(dy, dy, this.squares, tokens, this.outputs);
+    if (this.gram) this.backend.gram(x, this.gram, tokens, this.inputs);
+    this.tokens += tokens;
+    super.backward(training, { ...pass, gradient: undefined });
+  }
+
+  /** Mean square of each row's weights. */
+  rowPowers(): Float64Array {
+    const { inputs: columns } = this;
+    return Float64Array.from({ length: this.outputs }, (_, r) => {
+      let sum = 0;
+      for (let i = r * columns; i < (r + 1) * columns; i++) sum += this.values[i] * this.values[i];
+      return sum / columns;
+    });
+  }
+
+  override free(): void {
+    super.free();
+    this.backend.free(this.squares);
+    if (this.gram) this.backend.free(this.gram);
+  }
+}
+
+class SensitivityRun {
+  readonly #options: SensitivityOptions;
+  readonly #training: WasmTraining;
+  readonly #source: WeightSource;
+  /** |H|^(1/n) of the input that the matrices of a site share, by the first of them. */
+  #root = 0;
+
+  constructor(options: SensitivityOptions) {
+    const { backend, checkpoint } = options;
+    this.#options = options;
+    this.#training = new WasmTraining(backend);
+    this.#source = {
+      linear: async ({ name, outputs, inputs, bias }) =>
+        new ObservedLinear(
+          backend,
+          outputs,
+          inputs,
+          await checkpoint.read(`${name}.weight`),
+          bias ? await checkpoint.read(`${name}.bias`) : undefined,
+          /\.(q|o|gate|down)_proj$/.test(name) || name === EMBEDDING_NAME || name === HEAD_NAME,
+        ),
+      vector: (name) => checkpoint.read(name),
+    };
+  }
+
+  async measure(): Promise<Sensitivities> {
+    const { backend, checkpoint, windows, seed, signal } = this.#options;
+    const { config } = checkpoint;
+    const { layers, hiddenSize, vocabularySize, tiedEmbeddings } = config;
+    const tokens = windows[0].length;
+    const room = Math.max(1, Math.floor(BATCH_BYTES / (4 * tokens * hiddenSize * (layers + 1))));
+    const used = windows.slice(0, Math.min(room, Math.max(1, Math.floor(TOKENS / tokens))));
+    const whole = (name: string) =>
+      this.#source.linear({ name, outputs: vocabularySize, inputs: hiddenSize, bias: false });
+    const embedding = (await whole(EMBEDDING_NAME)) as ObservedLinear;
+    const head = tiedEmbeddings ? embedding : ((await whole(HEAD_NAME)) as ObservedLinear);
+    const norm = await checkpoint.read("model.norm.weight");
+    const finalNorm = backend.allocate(norm.length);
+    backend.write(finalNorm, norm);
+    const dEmbedding = backend.allocate(vocabularySize * hiddenSize);
+    const backward = new ModelBackward(backend, this.#training, config, used.length, tokens);
+    const random = new Random(seed);
+    const out: Record<string, number[]> = {};
+    let open: LayerWeights | undefined;
+    let opened = 0;
+    try {
+      await backward.run(
+        {
+          config,
+          embedding,
+          head,
+          finalNorm,
+          gradient: { embedding: dEmbedding },
+          openLayer: async (index: number): Promise<OpenLayer> => {
+            throwIfAborted(signal);
+            this.#progress(opened++, 2 * layers);
+            open = await loadLayer(backend, config, this.#source, index);
+            return { layer: open as OpenLayer["layer"], gradient: {} };
+          },
+          closeLayer: async (index: number, pass: Pass) => {
+            if (!open) return;
+            if (pass === "backward") await this.#addLayer(index, open, out);
+            freeLayer(backend, open);
+            open = undefined;
+          },
+        },
+        { windows: used, loss: (chunk) => this.#drawTokens(chunk, random), signal },
+      );
+      const looked = byTier(
+        embedding,
+        await this.#gatherSquares(embedding, dEmbedding),
+        tokens * used.length,
+      );
+      const scored = await this.#cost(head, true);
+      if (head === embedding) out[EMBEDDING_NAME] = scored.map((x, i) => rounded(x + looked[i]));
+      else {
+        out[EMBEDDING_NAME] = looked.map(rounded);
+        out[HEAD_NAME] = scored.map(rounded);
+      }
+      return out;
+    } finally {
+      backward.free();
+      if (open) freeLayer(backend, open);
+      embedding.free();
+      if (head !== embedding) head.free();
+      backend.free(finalNorm);
+      backend.free(dEmbedding);
+    }
+  }
+
+  free(): void {
+    this.#training.free();
+  }
+
+  #progress(done: number, total: number): void {
+    this.#options.onProgress?.({ stage: "measuring sensitivities", done, total });
+  }
+
+  async #addLayer(index: number, layer: LayerWeights, out: Record<string, number[]>): Promise<void> {
+    const attention = `model.layers.${index}.self_attn`;
+    const feedForward = `model.layers.${index}.mlp`;
+    for (const [name, linear] of [
+      [`${attention}.q_proj`, layer.q],
+      [`${attention}.k_proj`, layer.k],
+      [`${attention}.v_proj`, layer.v],
+      [`${attention}.o_proj`, layer.o],
+      [`${feedForward}.gate_proj`, layer.gate],
+      [`${feedForward}.up_proj`, layer.up],
+      [`${feedForward}.down_proj`, layer.down],
+    ] as const)
+      out[name] = (await this.#cost(linear as ObservedLinear, false)).map(rounded);
+  }
+
+  /** ½ n |H|^(1/n) Σ_r p_r E[dy_r²] of each tier of rows (of all rows without tiers). */
+  async #cost(linear: ObservedLinear, tiered: boolean): Promise<number[]> {
+    const { backend } = this.#options;
+    if (linear.gram) this.#root = rootDeterminant(backend, await backend.read(linear.gram), linear.tokens);
+    const squares = await backend.read(linear.squares);
+    const powers = linear.rowPowers();
+    return (tiered ? tierRows(linear.outputs) : [[0, linear.outputs] as const]).map(([first, end]) => {
+      let sum = 0;
+      for (let r = first; r < end; r++) sum += powers[r] * squares[r];
+      return (0.5 * linear.inputs * this.#root * sum) / linear.tokens;
+    });
+  }
+
+  /** |gradient|² of each row that was looked up. */
+  async #gatherSquares({ inputs: columns }: DenseLinear, gradient: Buffer): Promise<Float64Array> {
+    const values = await this.#options.backend.read(gradient);
+    return Float64Array.from({ length: values.length / columns }, (_, r) => {
+      let sum = 0;
+      for (let i = r * columns; i < (r + 1) * columns; i++) sum += values[i] * values[i];
+      return sum;
+    });
+  }
+
+  /** Draws each position's next token from the model and takes the gradient of its log-likelihood. */
+  async #drawTokens({ tokens, logits }: HeadChunk, random: Random): Promise<void> {
+    const { backend, checkpoint } = this.#options;
+    const columns = checkpoint.config.vocabularySize;
+    const values = await backend.read(logits, 0, tokens * columns);
+    const targets = new Int32Array(tokens);
+    for (let t = 0; t < tokens; t++)
+      targets[t] = draw(values.subarray(t * columns, (t + 1) * columns), random.uniform());
+    const loss = backend.allocate(tokens);
+    this.#training.crossEntropy({ logits, targets, loss, rows: tokens, columns, scale: 1 });
+    backend.free(loss);
+  }
+}
+
+/** ½ Σ_r p_r squares_r / tokens of each tier: white noise on rows that are looked up. */
+function byTier(linear: ObservedLinear, squares: Float64Array, tokens: number): number[] {
+  const powers = linear.rowPowers();
+  return tierRows(linear.outputs).map(([first, end]) => {
+    let sum = 0;
+    for (let r = first; r < end; r++) sum += powers[r] * squares[r];
+    return (0.5 * sum) / tokens;
+  });
+}
+
+/** The token that `share` (0 … 1) of the distribution's mass falls on. */
+function draw(logits: Float32Array, share: number): number {
+  let top = Number.NEGATIVE_INFINITY;
+  for (const x of logits) top = Math.max(top, x);
+  const masses = Float64Array.from(logits, (x) => Math.exp(x - top));
+  let rest = share * masses.reduce((sum, mass) => sum + mass, 0);
+  let token = 0;
+  while (token < masses.length - 1 && rest >= masses[token]) rest -= masses[token++];
+  return token;
+}
+
+/** Six digits: stable text in the journal. */
+function rounded(x: number): number {
+  return Number(x.toPrecision(6));
+}

@@ -1,0 +1,256 @@
+/**
+ * A PocketLLM folder as a model that can be trained: codes stay, row scales, tables and norms are parameters.
+ * A layer's weights are decoded when it is opened, into buffers that all layers share, and its weight
+ * gradients are turned into those of its parameters when it is closed: memory holds the codes, one dense
+ * layer with its gradient, and embedding and head with theirs.
+ */
+import type { ModelConfig } from "../checkpoint/config.js";
+import type { CodedMatrix } from "../codec/coded.js";
+import { TrainableTrellis } from "../codec/trellis/trainable.js";
+import type { Buffer } from "../compute/backend.js";
+import { DenseLinear } from "../compute/linear.js";
+import type { TrainingBackend } from "../compute/training.js";
+import type { WasmBackend } from "../compute/wasm/backend.js";
+import type { PocketFolder } from "../container/folder.js";
+import { type CodedLayer, isTiered, matricesOf } from "../container/layer.js";
+import { InputError } from "../errors.js";
+import type { LayerGradient, TrainableLayer } from "../transformer/layer-backward.js";
+import type { OpenLayer, Pass, TrainableModel } from "../transformer/model-backward.js";
+import { EMBEDDING_NAME, HEAD_NAME, type LayerLinear, layerLinears } from "../transformer/weights.js";
+import { commonSize, ownSizes, type Parameter } from "./parameter.js";
+
+/** The parts of a coded layer, each at its first row. */
+interface TrainableCoded {
+  readonly layer: CodedLayer;
+  readonly parts: readonly { readonly first: number; readonly matrix: TrainableTrellis }[];
+}
+
+/** A norm: its values here, what the transformer uses and its gradient on the backend. */
+interface TrainableNorm {
+  readonly parameter: Parameter;
+  readonly value: Buffer;
+  readonly gradient: Buffer;
+}
+
+const KINDS: readonly LayerLinear[] = ["q", "k", "v", "o", "gate", "up", "down"];
+
+interface LayerParts {
+  readonly linears: Readonly<Record<LayerLinear, TrainableCoded>>;
+  readonly layer: TrainableLayer;
+  readonly norms: Readonly<Record<string, TrainableNorm>>;
+}
+
+export class CodedModel implements TrainableModel {
+  readonly config: ModelConfig;
+  readonly parameters: readonly Parameter[];
+  readonly embedding: DenseLinear;
+  readonly head: DenseLinear;
+  readonly finalNorm: Buffer;
+  readonly gradient: TrainableModel["gradient"];
+  readonly #backend: WasmBackend;
+  readonly #training: TrainingBackend;
+  readonly #layers: readonly LayerParts[];
+  readonly #whole: readonly { name: string; coded: TrainableCoded; dense: DenseLinear; gradient: Buffer }[];
+  readonly #norm: TrainableNorm;
+  readonly #dWeights: Readonly<Record<LayerLinear, Buffer>>;
+
+  /** InputError when the folder has matrices of another method: only "trellis" can be trained. */
+  static async open(
+    backend: WasmBackend,
+    training: TrainingBackend,
+    folder: PocketFolder,
+  ): Promise<CodedModel> {
+    return new CodedModel(backend, training, folder.config, await readParts(backend, folder));
+  }
+
+  private constructor(
+    backend: WasmBackend,
+    training: TrainingBackend,
+    config: ModelConfig,
+    { layers, embedding, head, norm, parameters }: Awaited<ReturnType<typeof readParts>>,
+  ) {
+    this.config = config;
+    this.#backend = backend;
+    this.#training = training;
+    this.#layers = layers;
+    this.#norm = norm;
+    this.parameters = parameters;
+    this.finalNorm = norm.value;
+    const specs = layerLinears(config, 0);
+    this.#dWeights = byKind((kind) => backend.allocate(specs[kind].outputs * specs[kind].inputs));
+    const whole = [{ name: EMBEDDING_NAME, coded: embedding }];
+    if (head) whole.push({ name: HEAD_NAME, coded: head });
+    const { vocabularySize, hiddenSize } = config;
+    this.#whole = whole.map(({ name, coded }) => ({
+      name,
+      coded,
+      dense: new DenseLinear(
+        backend,
+        vocabularySize,
+        hiddenSize,
+        backend.allocate(vocabularySize * hiddenSize),
+      ),
+      gradient: backend.allocate(vocabularySize * hiddenSize),
+    }));
+    this.embedding = this.#whole[0].dense;
+    this.head = this.#whole[this.#whole.length - 1].dense;
+    this.gradient = {
+      embedding: this.#whole[0].gradient,
+      head: head ? this.#whole[1].gradient : undefined,
+      finalNorm: norm.gradient,
+    };
+    this.update();
+  }
+
+  async openLayer(index: number, pass: Pass): Promise<OpenLayer> {
+    const { linears, layer, norms } = this.#layers[index];
+    for (const kind of KINDS)
+      for (const { matrix, first } of linears[kind].parts) matrix.decode(layer[kind].weight, first);
+    if (pass === "backward")
+      for (const buffer of Object.values(this.#dWeights)) this.#training.zero(buffer, buffer.length);
+    const gradient: LayerGradient = {
+      linears: byKind((kind) => ({ weight: this.#dWeights[kind] })),
+      ...Object.fromEntries(Object.entries(norms).map(([key, norm]) => [key, norm.gradient])),
+    };
+    return { layer, gradient };
+  }
+
+  async closeLayer(index: number, pass: Pass): Promise<void> {
+    if (pass === "forward") return;
+    const { linears, norms } = this.#layers[index];
+    for (const kind of KINDS)
+      for (const { matrix, first } of linears[kind].parts) matrix.backward(this.#dWeights[kind], first);
+    for (const norm of Object.values(norms)) await this.#readNorm(norm);
+  }
+
+  /** After a batch's backward pass: the gradients of embedding, head and final norm become those of parameters. */
+  async finishGradients(): Promise<void> {
+    for (const { coded, gradient } of this.#whole)
+      for (const { matrix, first } of coded.parts) matrix.backward(gradient, first);
+    await this.#readNorm(this.#norm);
+  }
+
+  /** Takes changed parameters over and sets all gradients to 0: before a batch. */
+  update(): void {
+    for (const { gradient } of this.parameters) gradient.fill(0);
+    for (const { linears, norms } of this.#layers) {
+      for (const kind of KINDS) for (const { matrix } of linears[kind].parts) matrix.update();
+      for (const norm of Object.values(norms)) this.#writeNorm(norm);
+    }
+    for (const { coded, dense, gradient } of this.#whole) {
+      for (const { matrix, first } of coded.parts) {
+        matrix.update();
+        matrix.decode(dense.weight, first);
+      }
+      this.#training.zero(gradient, gradient.length);
+    }
+    this.#writeNorm(this.#norm);
+  }
+
+  /** Every coded layer with its trained numbers, by tensor name without ".weight". */
+  *codedLayers(): Generator<[name: string, layer: CodedLayer]> {
+    for (const { name, coded } of this.#whole) yield [name, rebuilt(coded)];
+    for (const [index, { linears }] of this.#layers.entries()) {
+      const specs = layerLinears(this.config, index);
+      for (const kind of KINDS) yield [specs[kind].name, rebuilt(linears[kind])];
+    }
+  }
+
+  /** Every norm by tensor name. */
+  norms(): Map<string, Float32Array> {
+    return new Map(this.parameters.filter((p) => p.kind === "norm").map((p) => [p.name, p.value]));
+  }
+
+  async #readNorm({ parameter, gradient }: TrainableNorm): Promise<void> {
+    const values = await this.#backend.read(gradient);
+    for (let i = 0; i < values.length; i++) parameter.gradient[i] += values[i];
+    this.#training.zero(gradient, gradient.length);
+  }
+
+  #writeNorm({ parameter, value }: TrainableNorm): void {
+    this.#backend.write(value, parameter.value);
+  }
+}
+
+function byKind<T>(make: (kind: LayerLinear) => T): Record<LayerLinear, T> {
+  return Object.fromEntries(KINDS.map((kind) => [kind, make(kind)])) as Record<LayerLinear, T>;
+}
+
+function rebuilt({ layer, parts }: TrainableCoded): CodedLayer {
+  if (!isTiered(layer)) return parts[0].matrix.coded();
+  return { ...layer, tiers: layer.tiers.map(({ rows }, i) => ({ rows, matrix: parts[i].matrix.coded() })) };
+}
+
+async function readParts(backend: WasmBackend, folder: PocketFolder) {
+  const { config } = folder;
+  const parameters: Parameter[] = [];
+  const coded = async (name: string): Promise<TrainableCoded> => {
+    if (!folder.layers.has(name))
+      throw new InputError(`${name} is not coded: only folders made by compress can be tuned`);
+    const layer = await folder.coded(name);
+    let first = 0;
+    const parts = matricesOf(layer).map((matrix, i, all) => {
+      const part = trainable(backend, matrix, name);
+      parameters.push(...parametersOf(part, all.length > 1 ? `${name}.${i}` : name));
+      first += matrix.rows;
+      return { first: first - matrix.rows, matrix: part };
+    });
+    return { layer, parts };
+  };
+  const norm = async (name: string): Promise<TrainableNorm> => {
+    const value = await folder.plain(name);
+    const parameter: Parameter = {
+      name,
+      kind: "norm",
+      value,
+      gradient: new Float32Array(value.length),
+      unit: ownSizes(value),
+    };
+    parameters.push(parameter);
+    const allocate = () => backend.allocate(value.length);
+    return { parameter, value: allocate(), gradient: allocate() };
+  };
+  const embedding = await coded(EMBEDDING_NAME);
+  const shapes = layerLinears(config, 0);
+  const shared = byKind((kind) => backend.allocate(shapes[kind].outputs * shapes[kind].inputs));
+  const layers: LayerParts[] = [];
+  for (let index = 0; index < config.layers; index++) {
+    const specs = layerLinears(config, index);
+    const prefix = `model.layers.${index}`;
+    const norms: Record<string, TrainableNorm> = {
+      inputNorm: await norm(`${prefix}.input_layernorm.weight`),
+      postAttentionNorm: await norm(`${prefix}.post_attention_layernorm.weight`),
+    };
+    if (config.qkNorm) {
+      norms["qNorm"] = await norm(`${prefix}.self_attn.q_norm.weight`);
+      norms["kNorm"] = await norm(`${prefix}.self_attn.k_norm.weight`);
+    }
+    const linears = {} as Record<LayerLinear, TrainableCoded>;
+    const dense = {} as Record<LayerLinear, DenseLinear>;
+    for (const kind of KINDS) {
+      const { name, outputs, inputs, bias } = specs[kind];
+      linears[kind] = await coded(name);
+      const values = bias ? await folder.plain(`${name}.bias`) : undefined;
+      dense[kind] = new DenseLinear(backend, outputs, inputs, shared[kind], values);
+    }
+    const buffers = Object.fromEntries(Object.entries(norms).map(([key, { value }]) => [key, value]));
+    layers.push({ linears, norms, layer: { ...buffers, ...dense } as TrainableLayer });
+  }
+  const final = await norm("model.norm.weight");
+  const head = config.tiedEmbeddings ? null : await coded(HEAD_NAME);
+  return { layers, embedding, head, norm: final, parameters };
+}
+
+function trainable(backend: WasmBackend, matrix: CodedMatrix, name: string): TrainableTrellis {
+  if (matrix.method !== "trellis")
+    throw new InputError(`${name} is coded by "${matrix.method}": only "trellis" can be tuned`);
+  return new TrainableTrellis(backend, matrix, name);
+}
+
+function parametersOf(matrix: TrainableTrellis, name: string): Parameter[] {
+  const { scales, dScales, tables, dTables } = matrix;
+  return [
+    { name: `${name}.scales`, kind: "scales", value: scales, gradient: dScales, unit: ownSizes(scales) },
+    { name: `${name}.tables`, kind: "tables", value: tables, gradient: dTables, unit: commonSize(tables) },
+  ];
+}
