@@ -4,6 +4,7 @@
 // multiples of KEYS, so a row's result does not depend on which rows it is computed with.
 
 import { multiplyTransposed } from "./gemm";
+import { rowOf } from "./heads";
 import { multiplyAccumulate } from "./outer";
 import { exp1, expShifted, maximum, scale } from "./softmax";
 import { f32Bytes, zero } from "./vector";
@@ -86,12 +87,6 @@ export function attention(
       memory.copy(rowOf(y, row0 + r, group, heads, kv, size), from, size);
     }
   }
-}
-
-// @ts-ignore: decorator
-@inline
-function rowOf(base: usize, row: i32, group: i32, heads: i32, kv: i32, size: usize): usize {
-  return base + <usize>((row / group) * heads + kv * group + (row % group)) * size;
 }
 
 /** A row of a block's scores -> weights relative to the row's maximum so far; those outside from .. to are 0. */

@@ -2,9 +2,10 @@
 // Probabilities are found again from the first pass's statistics: dv = Σ p dy, dk = Σ ds factor q.
 
 import { exp4 } from "../exp";
+import { rowOf } from "../heads";
 import { multiplyAccumulate } from "../outer";
 import { f32Bytes, zero } from "../vector";
-import { copyScaled, copyToColumn, ROWS, rowOf, taskOf } from "./attention-rows";
+import { copyScaled, copyToColumn, ROWS, taskOf } from "./attention-rows";
 
 /** Keys of a task. Its eight working blocks take 56 KiB with heads of 64, of which a product reads 20. */
 const KEYS: i32 = 32;

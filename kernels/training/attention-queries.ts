@@ -6,9 +6,10 @@
 // memory and query rows along the lanes, so that nothing is summed across lanes.
 
 import { exp4 } from "../exp";
+import { rowOf } from "../heads";
 import { multiplyAccumulate } from "../outer";
 import { f32Bytes, zero } from "../vector";
-import { copyScaled, copyToColumn, dotRow, ROWS, rowOf, taskOf } from "./attention-rows";
+import { copyScaled, copyToColumn, dotRow, ROWS, taskOf } from "./attention-rows";
 
 /** Keys whose dy.v are held at once: with 32 rows 8 KiB. */
 const KEYS: i32 = 64;

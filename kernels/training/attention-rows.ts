@@ -1,17 +1,9 @@
-// Pieces that the two passes of attention's gradient share. Not exported from the module. The query heads that
-// share a key head are rows of one problem: row r is token r / group, head r % group of the group.
+// Pieces that the two passes of attention's gradient share. Not exported from the module.
 
 import { f32Bytes, multiplyAdd, sumLanes } from "../vector";
 
 /** Rows computed together: their lanes in the pass over queries, their sums in the pass over keys. */
 export const ROWS: i32 = 32;
-
-/** The address of a row of a [tokens, heads, headSize] tensor; `size` is a row's bytes. */
-// @ts-ignore: decorator
-@inline
-export function rowOf(base: usize, row: i32, group: i32, heads: i32, kv: i32, size: usize): usize {
-  return base + <usize>((row / group) * heads + kv * group + (row % group)) * size;
-}
 
 /**
  * A thread's task of each round, forwards and backwards in turn: costs fall or rise steadily from task to task,

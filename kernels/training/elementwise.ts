@@ -1,6 +1,8 @@
 // Elementwise operations of training: gradient of the gated activation, scaling, zeroing.
 
+import { add } from "../elementwise";
 import { exp4 } from "../exp";
+import { scale } from "../softmax";
 import { f32Bytes } from "../vector";
 
 /**
@@ -46,11 +48,7 @@ function gateGradient(d: v128, u: v128, g: v128, sigmoid: v128, one: v128): v128
 
 /** x *= factor over elements first .. end - 1. */
 export function scaleElements(x: usize, factor: f32, first: i32, end: i32): void {
-  const factors = f32x4.splat(factor);
-  let p = x + f32Bytes(first);
-  let left = end - first;
-  for (; left >= 4; left -= 4, p += 16) v128.store(p, f32x4.mul(v128.load(p), factors));
-  for (; left > 0; left--, p += 4) store<f32>(p, load<f32>(p) * factor);
+  scale(x + f32Bytes(first), end - first, factor);
 }
 
 /** x = 0 over elements first .. end - 1. */
@@ -70,10 +68,7 @@ export function scatterAdd(
 ): void {
   const stride = f32Bytes(columns);
   for (let t = 0; t < tokens; t++) {
-    let p = table + <usize>load<i32>(ids + f32Bytes(t)) * stride + f32Bytes(first);
-    let q = x + <usize>t * stride + f32Bytes(first);
-    let left = end - first;
-    for (; left >= 4; left -= 4, p += 16, q += 16) v128.store(p, f32x4.add(v128.load(p), v128.load(q)));
-    for (; left > 0; left--, p += 4, q += 4) store<f32>(p, load<f32>(p) + load<f32>(q));
+    const row = table + <usize>load<i32>(ids + f32Bytes(t)) * stride;
+    add(row, x + <usize>t * stride, first, end);
   }
 }

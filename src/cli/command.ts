@@ -111,6 +111,17 @@ export function nonNegativeInteger(value: string): number {
   return n;
 }
 
+export function seed(value: string): number {
+  const n = nonNegativeInteger(value);
+  if (n >= 2 ** 32) throw new InvalidArgumentError("expected a whole number below 2^32.");
+  return n;
+}
+
+/** Most memory that the process has held so far. */
+export function peakBytes(): number {
+  return 1024 * process.resourceUsage().maxRSS;
+}
+
 export function nonNegativeNumber(value: string): number {
   const n = Number(value);
   if (value.trim() === "" || !Number.isFinite(n) || n < 0)

@@ -6,6 +6,7 @@
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import type { Buffer } from "../compute/backend.js";
 import { DenseLinear, type Linear } from "../compute/linear.js";
+import { upload } from "../compute/upload.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";
 import { codedLinear } from "../container/linear.js";
 import { throwIfAborted } from "../errors.js";
@@ -184,10 +185,7 @@ class CalibratedRun<Code> {
 
   async #vector(name: string): Promise<Buffer> {
     const { backend, checkpoint } = this.#options;
-    const values = await checkpoint.read(name);
-    const buffer = backend.allocate(values.length);
-    backend.write(buffer, values);
-    return buffer;
+    return upload(backend, await checkpoint.read(name));
   }
 
   #matrix(name: string): PlannedMatrix<Code> {

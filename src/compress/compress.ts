@@ -3,12 +3,11 @@
  * first; then matrices are coded one layer at a time into the folder's journal, and the folder is assembled.
  */
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
-import { basename } from "node:path";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import type { JsonValue } from "../codec/coded.js";
 import { type Arithmetic, createBackend, type WasmBackend } from "../compute/index.js";
+import { describeFiles } from "../container/input-files.js";
 import type { Provenance } from "../container/manifest.js";
 import { FolderWriter } from "../container/writer.js";
 import { InputError } from "../errors.js";
@@ -185,12 +184,7 @@ async function describe(
   files: readonly string[],
   arithmetic: Arithmetic,
 ): Promise<Provenance> {
-  const calibration = [];
-  for (const file of files) {
-    const bytes = await readFile(file);
-    const sha256 = createHash("sha256").update(bytes).digest("hex");
-    calibration.push({ name: basename(file), bytes: bytes.byteLength, sha256 });
-  }
+  const calibration = await describeFiles(files);
   options.onProgress?.({ stage: "hashing the source", done: 0, total: 1 });
   return {
     tool: TOOL,

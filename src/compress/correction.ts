@@ -4,14 +4,14 @@
  * W* = W + W E[(x₀ - x) xᵀ] (E[x xᵀ] + λ I)⁻¹. (GPTQ's error feedback with asymmetric calibration, as in
  * GPTAQ, arXiv 2504.02692, but applied once to the whole matrix before coding.)
  */
+import { upload } from "../compute/upload.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";
 import { InputError } from "../errors.js";
+import { factorInPlace } from "./cholesky.js";
 import type { SiteStatistics } from "./stream.js";
 
 /** λ as a part of the mean diagonal of the Hessian: large enough that few calibration tokens do not overfit. */
 const DAMPING = 0.03;
-/** Rows of the panel that the factorisation works with. */
-const FACTOR_BLOCK = 64;
 
 /** The correction of one site's inputs, factored once and applied to each of the site's matrices. */
 export class TargetCorrection {
@@ -38,11 +38,7 @@ export class TargetCorrection {
     const columns = this.#columns;
     const rows = weights.length / columns;
     const { runtime } = this.#backend;
-    const buffers = [weights, this.#shift].map((data) => {
-      const buffer = this.#backend.allocate(data.length);
-      this.#backend.write(buffer, data);
-      return buffer;
-    });
+    const buffers = [weights, this.#shift].map((data) => upload(this.#backend, data));
     const [x, weight] = buffers;
     // The solver takes rows by fours: the padding stays zero.
     const padded = Math.ceil(rows / 4) * 4;
@@ -81,23 +77,18 @@ export class TargetCorrection {
   #factor(hessian: Float32Array): void {
     const n = this.#columns;
     const { runtime } = this.#backend;
-    const panel = runtime.allocate(4 * FACTOR_BLOCK * n);
-    const status = runtime.allocate(4);
     const upper = runtime.f32(this.#upper, n * n);
     upper.set(hessian);
     let trace = 0;
     for (let i = 0; i < n; i++) trace += hessian[i * n + i];
     for (let i = 0; i < n; i++) upper[i * n + i] += (DAMPING * trace) / n;
-    runtime.exports["choleskyFactor"](this.#upper, n, n, panel, status);
-    const failed = runtime.i32(status, 1)[0] !== 0;
-    runtime.free(panel);
-    runtime.free(status);
     // Inputs that are all zero leave nothing to divide by; anything else is made definite by the damping.
-    if (failed)
+    if (!factorInPlace(runtime, this.#upper, n))
       throw new InputError(
         "the calibration text gives a matrix only zero inputs: use other text, or --data-free",
       );
     const lower = runtime.f32(this.#lower, n * n);
-    for (let i = 0; i < n; i++) for (let j = i; j < n; j++) lower[j * n + i] = upper[i * n + j];
+    const factor = runtime.f32(this.#upper, n * n);
+    for (let i = 0; i < n; i++) for (let j = i; j < n; j++) lower[j * n + i] = factor[i * n + j];
   }
 }

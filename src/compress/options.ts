@@ -1,5 +1,6 @@
 /** Options of `compress`, checked before any work. */
 import { UsageError } from "../errors.js";
+import { checkWhole } from "../options.js";
 import type { OnProgress } from "../progress.js";
 import type { Target } from "./target.js";
 
@@ -48,14 +49,10 @@ export function resolveOptions(options: CompressOptions, contextLength: number):
     calibrationContext = Math.min(512, contextLength),
     seed = 0,
   } = options;
-  const whole = (name: string, value: number, low: number, high: number) => {
-    if (!Number.isInteger(value) || value < low || value > high)
-      throw new UsageError(`${name} must be a whole number from ${low} to ${high}, not ${value}`);
-  };
   if (method !== "trellis" && method !== "meta")
     throw new UsageError(`method must be trellis or meta, not ${method}`);
-  whole("seed", seed, 0, 2 ** 32 - 1);
-  whole("calibration context", calibrationContext, 16, contextLength);
-  whole("calibration tokens", calibrationTokens, calibrationContext, 2 ** 24);
+  checkWhole("seed", seed, 0, 2 ** 32 - 1);
+  checkWhole("calibration context", calibrationContext, 16, contextLength);
+  checkWhole("calibration tokens", calibrationTokens, calibrationContext, 2 ** 24);
   return { target, method, calibrationTokens, calibrationContext, seed };
 }

@@ -10,6 +10,7 @@
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import type { Buffer } from "../compute/backend.js";
 import { DenseLinear, type LinearBackwardOptions } from "../compute/linear.js";
+import { upload } from "../compute/upload.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";
 import { WasmTraining } from "../compute/wasm/training.js";
 import { throwIfAborted } from "../errors.js";
@@ -21,10 +22,12 @@ import {
   freeLayer,
   HEAD_NAME,
   type LayerWeights,
+  layerLinears,
   loadLayer,
   type WeightSource,
 } from "../transformer/weights.js";
 import { rootDeterminant } from "./determinant.js";
+import { SITES } from "./matrices.js";
 import { type Sensitivities, tierRows } from "./plan.js";
 
 /** Tokens that are measured on. */
@@ -89,12 +92,7 @@ class ObservedLinear extends DenseLinear {
 
   /** Mean square of each row's weights. */
   rowPowers(): Float64Array {
-    const { inputs: columns } = this;
-    return Float64Array.from({ length: this.outputs }, (_, r) => {
-      let sum = 0;
-      for (let i = r * columns; i < (r + 1) * columns; i++) sum += this.values[i] * this.values[i];
-      return sum / columns;
-    });
+    return rowSquares(this.values, this.inputs).map((sum) => sum / this.inputs);
   }
 
   override free(): void {
@@ -108,6 +106,8 @@ class SensitivityRun {
   readonly #options: SensitivityOptions;
   readonly #training: WasmTraining;
   readonly #source: WeightSource;
+  readonly #owned: (() => void)[] = [];
+  #open: LayerWeights | undefined;
   /** |H|^(1/n) of the input that the matrices of a site share, by the first of them. */
   #root = 0;
 
@@ -115,6 +115,11 @@ class SensitivityRun {
     const { backend, checkpoint } = options;
     this.#options = options;
     this.#training = new WasmTraining(backend);
+    const measured = new Set([EMBEDDING_NAME, HEAD_NAME]);
+    for (let index = 0; index < checkpoint.config.layers; index++) {
+      const specs = layerLinears(checkpoint.config, index);
+      for (const { kinds } of SITES) measured.add(specs[kinds[0]].name);
+    }
     this.#source = {
       linear: async ({ name, outputs, inputs, bias }) =>
         new ObservedLinear(
@@ -123,7 +128,7 @@ class SensitivityRun {
           inputs,
           await checkpoint.read(`${name}.weight`),
           bias ? await checkpoint.read(`${name}.bias`) : undefined,
-          /\.(q|o|gate|down)_proj$/.test(name) || name === EMBEDDING_NAME || name === HEAD_NAME,
+          measured.has(name),
         ),
       vector: (name) => checkpoint.read(name),
     };
@@ -136,66 +141,71 @@ class SensitivityRun {
     const tokens = windows[0].length;
     const room = Math.max(1, Math.floor(BATCH_BYTES / (4 * tokens * hiddenSize * (layers + 1))));
     const used = windows.slice(0, Math.min(room, Math.max(1, Math.floor(TOKENS / tokens))));
-    const whole = (name: string) =>
-      this.#source.linear({ name, outputs: vocabularySize, inputs: hiddenSize, bias: false });
-    const embedding = (await whole(EMBEDDING_NAME)) as ObservedLinear;
-    const head = tiedEmbeddings ? embedding : ((await whole(HEAD_NAME)) as ObservedLinear);
-    const norm = await checkpoint.read("model.norm.weight");
-    const finalNorm = backend.allocate(norm.length);
-    backend.write(finalNorm, norm);
-    const dEmbedding = backend.allocate(vocabularySize * hiddenSize);
+    const whole = async (name: string) => {
+      const spec = { name, outputs: vocabularySize, inputs: hiddenSize, bias: false };
+      const linear = (await this.#source.linear(spec)) as ObservedLinear;
+      this.#owned.push(() => linear.free());
+      return linear;
+    };
+    const own = (buffer: Buffer) => {
+      this.#owned.push(() => backend.free(buffer));
+      return buffer;
+    };
+    const embedding = await whole(EMBEDDING_NAME);
+    const head = tiedEmbeddings ? embedding : await whole(HEAD_NAME);
+    const finalNorm = own(upload(backend, await checkpoint.read("model.norm.weight")));
+    const dEmbedding = own(backend.allocate(vocabularySize * hiddenSize));
     const backward = new ModelBackward(backend, this.#training, config, used.length, tokens);
+    this.#owned.push(() => backward.free());
     const random = new Random(seed);
     const out: Record<string, number[]> = {};
-    let open: LayerWeights | undefined;
     let opened = 0;
-    try {
-      await backward.run(
-        {
-          config,
-          embedding,
-          head,
-          finalNorm,
-          gradient: { embedding: dEmbedding },
-          openLayer: async (index: number): Promise<OpenLayer> => {
-            throwIfAborted(signal);
-            this.#progress(opened++, 2 * layers);
-            open = await loadLayer(backend, config, this.#source, index);
-            return { layer: open as OpenLayer["layer"], gradient: {} };
-          },
-          closeLayer: async (index: number, pass: Pass) => {
-            if (!open) return;
-            if (pass === "backward") await this.#addLayer(index, open, out);
-            freeLayer(backend, open);
-            open = undefined;
-          },
-        },
-        { windows: used, loss: (chunk) => this.#drawTokens(chunk, random), signal },
-      );
-      const looked = byTier(
+    await backward.run(
+      {
+        config,
         embedding,
-        await this.#gatherSquares(embedding, dEmbedding),
-        tokens * used.length,
-      );
-      const scored = await this.#cost(head, true);
-      if (head === embedding) out[EMBEDDING_NAME] = scored.map((x, i) => rounded(x + looked[i]));
-      else {
-        out[EMBEDDING_NAME] = looked.map(rounded);
-        out[HEAD_NAME] = scored.map(rounded);
-      }
-      return out;
-    } finally {
-      backward.free();
-      if (open) freeLayer(backend, open);
-      embedding.free();
-      if (head !== embedding) head.free();
-      backend.free(finalNorm);
-      backend.free(dEmbedding);
+        head,
+        finalNorm,
+        gradient: { embedding: dEmbedding },
+        openLayer: async (index: number): Promise<OpenLayer> => {
+          throwIfAborted(signal);
+          this.#progress(opened++, 2 * layers);
+          this.#open = await loadLayer(backend, config, this.#source, index);
+          return { layer: this.#open as OpenLayer["layer"], gradient: {} };
+        },
+        closeLayer: async (index: number, pass: Pass) => {
+          if (pass === "backward" && this.#open) await this.#addLayer(index, this.#open, out);
+          this.#closeLayer();
+        },
+      },
+      { windows: used, loss: (chunk) => this.#drawTokens(chunk, random), signal },
+    );
+    this.#progress(2 * layers, 2 * layers);
+    // White noise on the rows that are looked up: ½ Σ_r p_r |gradient of row r|².
+    const looked = rowSquares(await backend.read(dEmbedding), hiddenSize);
+    const half = 0.5 / (tokens * used.length);
+    const lookedUp = weightedSums(embedding.rowPowers(), looked, tierRows(vocabularySize)).map(
+      (sum) => half * sum,
+    );
+    const scored = await this.#cost(head, true);
+    if (head === embedding) out[EMBEDDING_NAME] = scored.map((x, i) => rounded(x + lookedUp[i]));
+    else {
+      out[EMBEDDING_NAME] = lookedUp.map(rounded);
+      out[HEAD_NAME] = scored.map(rounded);
     }
+    return out;
   }
 
+  /** Gives everything back, however far the measurement came. */
   free(): void {
+    this.#closeLayer();
+    for (const release of this.#owned.splice(0)) release();
     this.#training.free();
+  }
+
+  #closeLayer(): void {
+    if (this.#open) freeLayer(this.#options.backend, this.#open);
+    this.#open = undefined;
   }
 
   #progress(done: number, total: number): void {
@@ -203,18 +213,10 @@ class SensitivityRun {
   }
 
   async #addLayer(index: number, layer: LayerWeights, out: Record<string, number[]>): Promise<void> {
-    const attention = `model.layers.${index}.self_attn`;
-    const feedForward = `model.layers.${index}.mlp`;
-    for (const [name, linear] of [
-      [`${attention}.q_proj`, layer.q],
-      [`${attention}.k_proj`, layer.k],
-      [`${attention}.v_proj`, layer.v],
-      [`${attention}.o_proj`, layer.o],
-      [`${feedForward}.gate_proj`, layer.gate],
-      [`${feedForward}.up_proj`, layer.up],
-      [`${feedForward}.down_proj`, layer.down],
-    ] as const)
-      out[name] = (await this.#cost(linear as ObservedLinear, false)).map(rounded);
+    const specs = layerLinears(this.#options.checkpoint.config, index);
+    for (const { kinds } of SITES)
+      for (const kind of kinds)
+        out[specs[kind].name] = (await this.#cost(layer[kind] as ObservedLinear, false)).map(rounded);
   }
 
   /** ½ n |H|^(1/n) Σ_r p_r E[dy_r²] of each tier of rows (of all rows without tiers). */
@@ -222,22 +224,9 @@ class SensitivityRun {
     const { backend } = this.#options;
     if (linear.gram) this.#root = rootDeterminant(backend, await backend.read(linear.gram), linear.tokens);
     const squares = await backend.read(linear.squares);
-    const powers = linear.rowPowers();
-    return (tiered ? tierRows(linear.outputs) : [[0, linear.outputs] as const]).map(([first, end]) => {
-      let sum = 0;
-      for (let r = first; r < end; r++) sum += powers[r] * squares[r];
-      return (0.5 * linear.inputs * this.#root * sum) / linear.tokens;
-    });
-  }
-
-  /** |gradient|² of each row that was looked up. */
-  async #gatherSquares({ inputs: columns }: DenseLinear, gradient: Buffer): Promise<Float64Array> {
-    const values = await this.#options.backend.read(gradient);
-    return Float64Array.from({ length: values.length / columns }, (_, r) => {
-      let sum = 0;
-      for (let i = r * columns; i < (r + 1) * columns; i++) sum += values[i] * values[i];
-      return sum;
-    });
+    const tiers = tiered ? tierRows(linear.outputs) : [[0, linear.outputs] as const];
+    const factor = 0.5 * linear.inputs * this.#root;
+    return weightedSums(linear.rowPowers(), squares, tiers).map((sum) => (factor * sum) / linear.tokens);
   }
 
   /** Draws each position's next token from the model and takes the gradient of its log-likelihood. */
@@ -254,13 +243,25 @@ class SensitivityRun {
   }
 }
 
-/** ½ Σ_r p_r squares_r / tokens of each tier: white noise on rows that are looked up. */
-function byTier(linear: ObservedLinear, squares: Float64Array, tokens: number): number[] {
-  const powers = linear.rowPowers();
-  return tierRows(linear.outputs).map(([first, end]) => {
+/** Σ of the squares of each row of [?, columns]. */
+function rowSquares(values: Float32Array, columns: number): Float64Array {
+  return Float64Array.from({ length: values.length / columns }, (_, r) => {
+    let sum = 0;
+    for (let i = r * columns; i < (r + 1) * columns; i++) sum += values[i] * values[i];
+    return sum;
+  });
+}
+
+/** Σ_r powers[r] squares[r] over each tier's rows. */
+function weightedSums(
+  powers: Float64Array,
+  squares: ArrayLike<number>,
+  tiers: readonly (readonly [start: number, end: number])[],
+): number[] {
+  return tiers.map(([first, end]) => {
     let sum = 0;
     for (let r = first; r < end; r++) sum += powers[r] * squares[r];
-    return (0.5 * sum) / tokens;
+    return sum;
   });
 }
 

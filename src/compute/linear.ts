@@ -4,6 +4,7 @@
  */
 import type { Backend, Buffer } from "./backend.js";
 import type { TrainingBackend } from "./training.js";
+import { upload } from "./upload.js";
 
 export interface Linear {
   readonly inputs: number;
@@ -55,8 +56,10 @@ export class DenseLinear implements Linear {
     bias?: Float32Array | Buffer | undefined,
   ) {
     this.#backend = backend;
-    this.weight = onBackend(backend, weight);
-    if (bias) this.#bias = onBackend(backend, bias);
+    const taken = (data: Float32Array | Buffer) =>
+      data instanceof Float32Array ? upload(backend, data) : data;
+    this.weight = taken(weight);
+    if (bias) this.#bias = taken(bias);
     this.bytes = 4 * (weight.length + (bias?.length ?? 0));
   }
 
@@ -94,11 +97,4 @@ export class DenseLinear implements Linear {
     this.#backend.free(this.weight);
     if (this.#bias) this.#backend.free(this.#bias);
   }
-}
-
-function onBackend(backend: Backend, data: Float32Array | Buffer): Buffer {
-  if (!(data instanceof Float32Array)) return data;
-  const buffer = backend.allocate(data.length);
-  backend.write(buffer, data);
-  return buffer;
 }

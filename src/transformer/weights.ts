@@ -7,6 +7,7 @@ import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend, Buffer } from "../compute/backend.js";
 import { DenseLinear, type Linear } from "../compute/linear.js";
+import { upload } from "../compute/upload.js";
 import { throwIfAborted } from "../errors.js";
 import type { OnProgress } from "../progress.js";
 
@@ -37,7 +38,8 @@ export interface ModelWeights {
   readonly head: Linear;
 }
 
-export type LayerLinear = "q" | "k" | "v" | "o" | "gate" | "up" | "down";
+export const LAYER_LINEARS = ["q", "k", "v", "o", "gate", "up", "down"] as const;
+export type LayerLinear = (typeof LAYER_LINEARS)[number];
 
 /** What one matrix is: its tensor is `<name>.weight` [outputs, inputs], its bias `<name>.bias` [outputs]. */
 export interface LinearSpec {
@@ -214,8 +216,8 @@ export function weightBytes(weights: ModelWeights): number {
   return bytes;
 }
 
-function linearsOf({ q, k, v, o, gate, up, down }: LayerWeights): Linear[] {
-  return [q, k, v, o, gate, up, down];
+function linearsOf(layer: LayerWeights): Linear[] {
+  return LAYER_LINEARS.map((kind) => layer[kind]);
 }
 
 function normsOf({ inputNorm, qNorm, kNorm, postAttentionNorm }: LayerWeights): Buffer[] {
@@ -240,9 +242,8 @@ class Owned {
 
   async vector(name: string): Promise<Buffer> {
     const data = await this.source.vector(name);
-    const buffer = this.backend.allocate(data.length);
+    const buffer = upload(this.backend, data);
     this.#vectors.push(buffer);
-    this.backend.write(buffer, data);
     return buffer;
   }
 

@@ -16,7 +16,13 @@ import { type CodedLayer, isTiered, matricesOf } from "../container/layer.js";
 import { InputError } from "../errors.js";
 import type { LayerGradient, TrainableLayer } from "../transformer/layer-backward.js";
 import type { OpenLayer, Pass, TrainableModel } from "../transformer/model-backward.js";
-import { EMBEDDING_NAME, HEAD_NAME, type LayerLinear, layerLinears } from "../transformer/weights.js";
+import {
+  EMBEDDING_NAME,
+  HEAD_NAME,
+  LAYER_LINEARS,
+  type LayerLinear,
+  layerLinears,
+} from "../transformer/weights.js";
 import { commonSize, ownSizes, type Parameter } from "./parameter.js";
 
 /** The parts of a coded layer, each at its first row. */
@@ -31,8 +37,6 @@ interface TrainableNorm {
   readonly value: Buffer;
   readonly gradient: Buffer;
 }
-
-const KINDS: readonly LayerLinear[] = ["q", "k", "v", "o", "gate", "up", "down"];
 
 interface LayerParts {
   readonly linears: Readonly<Record<LayerLinear, TrainableCoded>>;
@@ -104,7 +108,7 @@ export class CodedModel implements TrainableModel {
 
   async openLayer(index: number, pass: Pass): Promise<OpenLayer> {
     const { linears, layer, norms } = this.#layers[index];
-    for (const kind of KINDS)
+    for (const kind of LAYER_LINEARS)
       for (const { matrix, first } of linears[kind].parts) matrix.decode(layer[kind].weight, first);
     if (pass === "backward")
       for (const buffer of Object.values(this.#dWeights)) this.#training.zero(buffer, buffer.length);
@@ -118,7 +122,7 @@ export class CodedModel implements TrainableModel {
   async closeLayer(index: number, pass: Pass): Promise<void> {
     if (pass === "forward") return;
     const { linears, norms } = this.#layers[index];
-    for (const kind of KINDS)
+    for (const kind of LAYER_LINEARS)
       for (const { matrix, first } of linears[kind].parts) matrix.backward(this.#dWeights[kind], first);
     for (const norm of Object.values(norms)) await this.#readNorm(norm);
   }
@@ -134,7 +138,7 @@ export class CodedModel implements TrainableModel {
   update(): void {
     for (const { gradient } of this.parameters) gradient.fill(0);
     for (const { linears, norms } of this.#layers) {
-      for (const kind of KINDS) for (const { matrix } of linears[kind].parts) matrix.update();
+      for (const kind of LAYER_LINEARS) for (const { matrix } of linears[kind].parts) matrix.update();
       for (const norm of Object.values(norms)) this.#writeNorm(norm);
     }
     for (const { coded, dense, gradient } of this.#whole) {
@@ -152,7 +156,7 @@ export class CodedModel implements TrainableModel {
     for (const { name, coded } of this.#whole) yield [name, rebuilt(coded)];
     for (const [index, { linears }] of this.#layers.entries()) {
       const specs = layerLinears(this.config, index);
-      for (const kind of KINDS) yield [specs[kind].name, rebuilt(linears[kind])];
+      for (const kind of LAYER_LINEARS) yield [specs[kind].name, rebuilt(linears[kind])];
     }
   }
 
@@ -173,7 +177,7 @@ export class CodedModel implements TrainableModel {
 }
 
 function byKind<T>(make: (kind: LayerLinear) => T): Record<LayerLinear, T> {
-  return Object.fromEntries(KINDS.map((kind) => [kind, make(kind)])) as Record<LayerLinear, T>;
+  return Object.fromEntries(LAYER_LINEARS.map((kind) => [kind, make(kind)])) as Record<LayerLinear, T>;
 }
 
 function rebuilt({ layer, parts }: TrainableCoded): CodedLayer {
@@ -227,7 +231,7 @@ async function readParts(backend: WasmBackend, folder: PocketFolder) {
     }
     const linears = {} as Record<LayerLinear, TrainableCoded>;
     const dense = {} as Record<LayerLinear, DenseLinear>;
-    for (const kind of KINDS) {
+    for (const kind of LAYER_LINEARS) {
       const { name, outputs, inputs, bias } = specs[kind];
       linears[kind] = await coded(name);
       const values = bias ? await folder.plain(`${name}.bias`) : undefined;

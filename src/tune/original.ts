@@ -2,6 +2,7 @@
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import type { Backend, Buffer } from "../compute/backend.js";
 import { DenseLinear } from "../compute/linear.js";
+import { upload } from "../compute/upload.js";
 import type { OpenLayer, TrainableModel } from "../transformer/model-backward.js";
 import {
   denseSource,
@@ -32,9 +33,7 @@ export class OriginalModel implements TrainableModel {
     const embedding = await matrix(EMBEDDING_NAME);
     const head = config.tiedEmbeddings ? embedding : await matrix(HEAD_NAME);
     const norm = await checkpoint.read("model.norm.weight");
-    const finalNorm = backend.allocate(norm.length);
-    backend.write(finalNorm, norm);
-    return new OriginalModel(backend, checkpoint, embedding, head, finalNorm);
+    return new OriginalModel(backend, checkpoint, embedding, head, upload(backend, norm));
   }
 
   private constructor(

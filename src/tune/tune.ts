@@ -4,18 +4,20 @@
  * the output (`<out>.tuning/`), so a run that was killed goes on and ends with the same bytes.
  */
 import { createHash } from "node:crypto";
-import { mkdir, readFile, rm } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { createBackend, type WasmBackend } from "../compute/index.js";
 import { WasmTraining } from "../compute/wasm/training.js";
 import { exists } from "../container/disk.js";
 import type { PocketFolder } from "../container/folder.js";
+import { describeFiles } from "../container/input-files.js";
 import type { JsonObject } from "../container/manifest.js";
 import { openFolder } from "../container/reader.js";
 import { FolderWriter } from "../container/writer.js";
 import { InputError, UsageError } from "../errors.js";
+import { checkWhole } from "../options.js";
 import type { OnProgress } from "../progress.js";
 import { createTokenizer } from "../text/tokenizer.js";
 import { CodedModel } from "./coded-model.js";
@@ -124,14 +126,10 @@ function resolve(options: TuneOptions, contextLength: number): ResultOptions {
     learningRate = 0.005,
     seed = 0,
   } = options;
-  const whole = (name: string, value: number, low: number, high: number) => {
-    if (!Number.isInteger(value) || value < low || value > high)
-      throw new UsageError(`${name} must be a whole number from ${low} to ${high}, not ${value}`);
-  };
-  whole("context", context, 2, contextLength);
-  whole("batch", batch, 1, 1024);
-  whole("tokens", tokens, context * batch, 2 ** 40);
-  whole("seed", seed, 0, 2 ** 32 - 1);
+  checkWhole("context", context, 2, contextLength);
+  checkWhole("batch", batch, 1, 1024);
+  checkWhole("tokens", tokens, context * batch, 2 ** 40);
+  checkWhole("seed", seed, 0, 2 ** 32 - 1);
   // Its errors are about the rate alone here.
   createSchedule({ learningRate, steps: 1 });
   return { tokens, context, batch, learningRate, seed };
@@ -189,12 +187,8 @@ class TuneRun {
     const teacher = await OriginalModel.open(backend, checkpoint);
     const { batch: windows, context } = result;
     const distiller = new Distiller(backend, training, teacher, model, { windows, context });
-    const data = [];
-    for (const file of options.data) {
-      const bytes = await readFile(file);
-      const sha256 = createHash("sha256").update(bytes).digest("hex");
-      data.push({ name: basename(file), bytes: bytes.byteLength, sha256 });
-    }
+    // Spread: an interface is no JsonObject.
+    const data = (await describeFiles(options.data)).map((file) => ({ ...file }));
     const { arithmetic } = backend.runtime;
     const tuning = { method: "distill", ...result, arithmetic, examples: set.fingerprint, data };
     return new TuneRun(parts, tuning, model, distiller);

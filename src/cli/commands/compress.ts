@@ -1,10 +1,10 @@
 /** `pocketllm compress MODEL --out DIR`: a checkpoint becomes a PocketLLM folder. */
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, Option } from "commander";
 import { compress } from "../../compress/compress.js";
 import type { Method } from "../../compress/options.js";
 import { parseBits, parseTarget } from "../../compress/target.js";
 import { UsageError } from "../../errors.js";
-import { defineCommand, nonNegativeInteger, positiveInteger } from "../command.js";
+import { defineCommand, peakBytes, positiveInteger, seed } from "../command.js";
 import { megabytes } from "../format.js";
 
 interface Options {
@@ -71,19 +71,13 @@ export function registerCompress(program: Command): void {
       signal: context.signal,
       onProgress: context.onProgress,
     });
-    const peakBytes = 1024 * process.resourceUsage().maxRSS;
+    const peak = peakBytes();
     context.print(
       `${options.out}: ${megabytes(report.weightBytes)} of weights, ${report.ratio.toFixed(2)}x smaller than ${megabytes(report.bytes16)} at 16 bits`,
     );
     context.print(
-      `${report.bitsPerWeight.toFixed(3)} bits a weight; ${Math.round(report.seconds)} s, ${megabytes(peakBytes)} of memory at most`,
+      `${report.bitsPerWeight.toFixed(3)} bits a weight; ${Math.round(report.seconds)} s, ${megabytes(peak)} of memory at most`,
     );
-    return { out: options.out, ...report, peakBytes };
+    return { out: options.out, ...report, peakBytes: peak };
   });
-}
-
-function seed(value: string): number {
-  const n = nonNegativeInteger(value);
-  if (n >= 2 ** 32) throw new InvalidArgumentError("expected a whole number below 2^32.");
-  return n;
 }

@@ -1,7 +1,7 @@
 /** `pocketllm tune MODEL --distill ORIGINAL --data FILE --out DIR`: recovers accuracy at the same size. */
 import { type Command, InvalidArgumentError } from "commander";
 import { tune } from "../../tune/tune.js";
-import { defineCommand, nonNegativeInteger, positiveInteger } from "../command.js";
+import { defineCommand, peakBytes, positiveInteger, seed } from "../command.js";
 import { megabytes } from "../format.js";
 
 interface Options {
@@ -33,7 +33,7 @@ export function registerTune(program: Command): void {
     .option("--context <number>", "tokens of a window (default: 256)", positiveInteger)
     .option("--batch-size <number>", "windows of a step (default: 2)", positiveInteger)
     .option("--lr <number>", "learning rate, relative to what is trained (default: 0.005)", learningRate)
-    .option("--seed <number>", "seed of everything random", nonNegativeInteger, 0)
+    .option("--seed <number>", "seed of everything random", seed, 0)
     .option(
       "--workers <number>",
       "threads; no influence on the result (default: the cores, at most 8)",
@@ -60,14 +60,14 @@ export function registerTune(program: Command): void {
       signal: context.signal,
       onProgress: context.onProgress,
     });
-    const peakBytes = 1024 * process.resourceUsage().maxRSS;
+    const peak = peakBytes();
     context.print(
       `${options.out}: divergence on held-out text ${report.heldOutBefore.toFixed(4)} before, ${report.heldOutAfter.toFixed(4)} after ${report.tokens} tokens`,
     );
     context.print(
-      `${megabytes(report.weightBytes)} of weights, ${report.ratio.toFixed(2)}x smaller than at 16 bits; ${Math.round(report.seconds)} s at ${report.tokensPerSecond.toFixed(0)} tokens/s, ${megabytes(peakBytes)} of memory at most`,
+      `${megabytes(report.weightBytes)} of weights, ${report.ratio.toFixed(2)}x smaller than at 16 bits; ${Math.round(report.seconds)} s at ${report.tokensPerSecond.toFixed(0)} tokens/s, ${megabytes(peak)} of memory at most`,
     );
-    return { out: options.out, ...report, peakBytes };
+    return { out: options.out, ...report, peakBytes: peak };
   });
 }
 

@@ -4,12 +4,13 @@
  */
 import type { Backend, Buffer, ByteBuffer, TrellisWeights } from "../../compute/backend.js";
 import type { Linear } from "../../compute/linear.js";
+import { upload } from "../../compute/upload.js";
 import type { CodedMatrix } from "../coded.js";
-import { createRotation } from "../rotation.js";
 import { distinctWidths } from "./code.js";
 import { windowMap } from "./maps.js";
 import { mapBytes } from "./schedule.js";
 import { pairedCodes, storedNumbers, validateTrellis } from "./stored.js";
+import { UploadedRotation } from "./uploaded-rotation.js";
 
 /** Uploads a coded matrix as the kernels take it; the caller frees with freeTrellisWeights. Validates first. */
 export function trellisWeights(backend: Backend, coded: CodedMatrix, name?: string): TrellisWeights {
@@ -24,9 +25,8 @@ export function trellisWeights(backend: Backend, coded: CodedMatrix, name?: stri
   );
   const held: (Buffer | ByteBuffer)[] = [];
   const floats = (data: Float32Array): Buffer => {
-    const buffer = backend.allocate(data.length);
+    const buffer = upload(backend, data);
     held.push(buffer);
-    backend.write(buffer, data);
     return buffer;
   };
   const bytes = (data: Uint8Array): ByteBuffer => {
@@ -61,9 +61,7 @@ export class TrellisLinear implements Linear {
   readonly bytes: number;
   readonly #backend: Backend;
   readonly #weights: TrellisWeights;
-  readonly #signs: Buffer;
-  readonly #q: Buffer;
-  readonly #m: number;
+  readonly #rotation: UploadedRotation;
   readonly #bias: Float32Array | undefined;
   /** Rotated inputs, and the bias once for each token: grown to the most tokens seen. */
   #rotated: Buffer | undefined;
@@ -72,46 +70,36 @@ export class TrellisLinear implements Linear {
   /** `bias` [rows]. Throws CorruptFileError naming `name` on impossible parameters or tensors. */
   constructor(backend: Backend, coded: CodedMatrix, bias?: Float32Array | undefined, name?: string) {
     const { seed } = validateTrellis(coded, name);
-    const rotation = createRotation(coded.columns, seed);
     this.inputs = coded.columns;
     this.outputs = coded.rows;
     this.#backend = backend;
     this.#bias = bias;
-    this.#m = rotation.m;
     this.#weights = trellisWeights(backend, coded, name);
     const { codes, tables, scales, maps } = this.#weights;
-    this.#signs = backend.allocate(coded.columns);
-    backend.write(this.#signs, rotation.signs);
-    this.#q = backend.allocate(rotation.q.length);
-    backend.write(this.#q, rotation.q);
-    const floats = tables.length + scales.length + this.#signs.length + this.#q.length + (bias?.length ?? 0);
+    this.#rotation = new UploadedRotation(backend, coded.columns, seed);
+    const floats = tables.length + scales.length + this.#rotation.length + (bias?.length ?? 0);
     this.bytes = codes.byteLength + maps.byteLength + 4 * floats;
   }
 
   forward(x: Buffer, y: Buffer, tokens: number): void {
     const backend = this.#backend;
     this.#rotated = this.#grown(this.#rotated, tokens * this.inputs);
-    this.#rotate(x, this.#rotated, tokens, false);
+    this.#rotation.rotate(x, this.#rotated, tokens, false);
     backend.trellisMatmul(this.#rotated, this.#weights, y, tokens);
     if (this.#bias) backend.add(y, this.#repeatedBias(this.#bias, tokens), tokens * this.outputs);
   }
 
   gather(ids: Int32Array, y: Buffer): void {
     this.#backend.trellisGather(this.#weights, ids, y);
-    this.#rotate(y, y, ids.length, true);
+    this.#rotation.rotate(y, y, ids.length, true);
   }
 
   free(): void {
     const backend = this.#backend;
     freeTrellisWeights(backend, this.#weights);
-    for (const buffer of [this.#signs, this.#q, this.#rotated, this.#biases])
-      if (buffer) backend.free(buffer);
+    this.#rotation.free();
+    for (const buffer of [this.#rotated, this.#biases]) if (buffer) backend.free(buffer);
     this.#rotated = this.#biases = undefined;
-  }
-
-  #rotate(x: Buffer, y: Buffer, rows: number, inverse: boolean): void {
-    const options = { x, y, signs: this.#signs, q: this.#q, m: this.#m, rows, columns: this.inputs, inverse };
-    this.#backend.rotate(options);
   }
 
   #repeatedBias(bias: Float32Array, tokens: number): Buffer {

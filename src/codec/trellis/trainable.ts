@@ -6,12 +6,12 @@ import type { Buffer, TrellisWeights } from "../../compute/backend.js";
 import type { WasmBackend } from "../../compute/wasm/backend.js";
 import { f32ToBytes } from "../../tensor/dtype.js";
 import type { CodedMatrix } from "../coded.js";
-import { createRotation } from "../rotation.js";
 import { columnGroups, distinctWidths } from "./code.js";
 import { windowBytes } from "./decode.js";
 import { freeTrellisWeights, trellisWeights } from "./linear.js";
 import { Scratch } from "./scratch.js";
 import { storedNumbers, validateTrellis } from "./stored.js";
+import { UploadedRotation } from "./uploaded-rotation.js";
 
 /**
  * Parts that a table's gradient is summed in before they are added in order: fixed, so that the sum does not
@@ -32,7 +32,7 @@ export class TrainableTrellis {
   readonly #coded: CodedMatrix;
   readonly #weights: TrellisWeights;
   readonly #scratch: Scratch;
-  readonly #rotation: { readonly signs: Buffer; readonly q: Buffer; readonly m: number };
+  readonly #rotation: UploadedRotation;
   readonly #groups: number;
   readonly #windows: number;
   readonly #layout: number;
@@ -53,13 +53,7 @@ export class TrainableTrellis {
     this.dTables = new Float32Array(this.tables.length);
     this.#weights = trellisWeights(backend, coded, name);
     this.#ids = Int32Array.from({ length: rows }, (_, i) => i);
-    const { signs, q, m } = createRotation(columns, seed);
-    const upload = (data: Float32Array) => {
-      const buffer = backend.allocate(data.length);
-      backend.write(buffer, data);
-      return buffer;
-    };
-    this.#rotation = { signs: upload(signs), q: upload(q), m };
+    this.#rotation = new UploadedRotation(backend, columns, seed);
     const offsets = new Map<number, number>();
     let at = 0;
     for (const width of distinctWidths(code.widths)) {
@@ -81,7 +75,7 @@ export class TrainableTrellis {
   decode(weight: Buffer, first = 0): void {
     const part = this.#part(weight, first);
     this.#backend.trellisGather(this.#weights, this.#ids, part);
-    this.#rotate(part, true);
+    this.#rotation.rotate(part, part, this.rows, true);
   }
 
   /** Adds to dScales and dTables from rows `first` … of dWeight [?, columns], which are left rotated. */
@@ -89,7 +83,7 @@ export class TrainableTrellis {
     const { runtime } = this.#backend;
     const { rows, columns } = this;
     const part = this.#part(dWeight, first);
-    this.#rotate(part, false);
+    this.#rotation.rotate(part, part, rows, false);
     const length = this.tables.length;
     runtime.f32(this.#sums, rows + PARTS * length).fill(0);
     const pointer = (buffer: Buffer) => this.#backend.pointer(buffer);
@@ -138,17 +132,11 @@ export class TrainableTrellis {
 
   free(): void {
     freeTrellisWeights(this.#backend, this.#weights);
-    this.#backend.free(this.#rotation.signs);
-    this.#backend.free(this.#rotation.q);
+    this.#rotation.free();
     this.#scratch.free();
   }
 
   #part(buffer: Buffer, first: number): Buffer {
     return this.#backend.view(buffer, first * this.columns, this.rows * this.columns);
-  }
-
-  #rotate(x: Buffer, inverse: boolean): void {
-    const { rows, columns } = this;
-    this.#backend.rotate({ x, y: x, ...this.#rotation, rows, columns, inverse });
   }
 }

@@ -37,7 +37,7 @@ class ReferenceByteBuffer implements ByteBuffer {
   }
 }
 
-function floats(buffer: Buffer): Float32Array {
+export function floats(buffer: Buffer): Float32Array {
   if (buffer instanceof ReferenceBuffer) return buffer.data;
   throw new TypeError("the buffer belongs to another backend");
 }

@@ -3,7 +3,7 @@
  * float64, results rounded to f32. It defines what the other implementations must compute and runs tests.
  */
 import type { Buffer, RopeOptions } from "../backend.js";
-import { checkAttention, checkIds, checkLength, checkRope } from "../checks.js";
+import { checkLength, checkRope } from "../checks.js";
 import type {
   AdamWOptions,
   AttentionBackwardOptions,
@@ -12,13 +12,19 @@ import type {
   RmsNormBackwardOptions,
   TrainingBackend,
 } from "../training.js";
-import type { ReferenceBackend } from "./backend.js";
-
-/** The storage of a `ReferenceBackend`'s buffer. */
-function floats(buffer: Buffer): Float32Array {
-  if ("data" in buffer && buffer.data instanceof Float32Array) return buffer.data;
-  throw new TypeError("the buffer belongs to another backend");
-}
+import {
+  checkAdamW,
+  checkAttentionBackward,
+  checkColumnDots,
+  checkCrossEntropy,
+  checkDivergence,
+  checkMatmulBackwardInput,
+  checkMatmulBackwardWeight,
+  checkRmsNormBackward,
+  checkScatterAdd,
+  checkSiluMultiplyBackward,
+} from "../training-checks.js";
+import { floats, type ReferenceBackend } from "./backend.js";
 
 export class ReferenceTraining implements TrainingBackend {
   readonly #backend: ReferenceBackend;
@@ -30,9 +36,7 @@ export class ReferenceTraining implements TrainingBackend {
 
   matmulBackwardInput(options: MatmulBackwardInputOptions): void {
     const { tokens, inputs, outputs, accumulate } = options;
-    checkLength("matmulBackwardInput dy", options.dy, tokens * outputs);
-    checkLength("matmulBackwardInput weight", options.weight, outputs * inputs);
-    checkLength("matmulBackwardInput dx", options.dx, tokens * inputs);
+    checkMatmulBackwardInput(options);
     const [dy, weight, dx] = [options.dy, options.weight, options.dx].map(floats);
     for (let t = 0; t < tokens; t++) {
       for (let i = 0; i < inputs; i++) {
@@ -45,9 +49,7 @@ export class ReferenceTraining implements TrainingBackend {
 
   matmulBackwardWeight(options: MatmulBackwardWeightOptions): void {
     const { tokens, inputs, outputs } = options;
-    checkLength("matmulBackwardWeight dy", options.dy, tokens * outputs);
-    checkLength("matmulBackwardWeight x", options.x, tokens * inputs);
-    checkLength("matmulBackwardWeight dWeight", options.dWeight, outputs * inputs);
+    checkMatmulBackwardWeight(options);
     const [dy, x, dWeight] = [options.dy, options.x, options.dWeight].map(floats);
     for (let o = 0; o < outputs; o++) {
       for (let i = 0; i < inputs; i++) {
@@ -60,11 +62,7 @@ export class ReferenceTraining implements TrainingBackend {
 
   rmsNormBackward(options: RmsNormBackwardOptions): void {
     const { rows, columns, epsilon } = options;
-    checkLength("rmsNormBackward x", options.x, rows * columns);
-    checkLength("rmsNormBackward weight", options.weight, columns);
-    checkLength("rmsNormBackward dy", options.dy, rows * columns);
-    checkLength("rmsNormBackward dx", options.dx, rows * columns);
-    if (options.dWeight) checkLength("rmsNormBackward dWeight", options.dWeight, columns);
+    checkRmsNormBackward(options);
     const [x, weight, dy, dx] = [options.x, options.weight, options.dy, options.dx].map(floats);
     const weightSums = new Float64Array(columns);
     for (let r = 0; r < rows; r++) {
@@ -97,11 +95,7 @@ export class ReferenceTraining implements TrainingBackend {
 
   attentionBackward(options: AttentionBackwardOptions): void {
     const { tokens, heads, kvHeads, headSize, scale, window } = options;
-    checkAttention({ ...options, position: 0 });
-    checkLength("attentionBackward dy", options.dy, tokens * heads * headSize);
-    checkLength("attentionBackward dQuery", options.dQuery, tokens * heads * headSize);
-    checkLength("attentionBackward dKeys", options.dKeys, tokens * kvHeads * headSize);
-    checkLength("attentionBackward dValues", options.dValues, tokens * kvHeads * headSize);
+    checkAttentionBackward(options);
     const [query, keys, values] = [options.query, options.keys, options.values].map(floats);
     const [y, dy] = [options.y, options.dy].map(floats);
     const dQuery = new Float64Array(tokens * heads * headSize);
@@ -136,8 +130,7 @@ export class ReferenceTraining implements TrainingBackend {
 
   siluMultiplyBackward(options: Parameters<TrainingBackend["siluMultiplyBackward"]>[0]): void {
     const { length } = options;
-    for (const name of ["gate", "up", "dy", "dGate", "dUp"] as const)
-      checkLength(`siluMultiplyBackward ${name}`, options[name], length);
+    checkSiluMultiplyBackward(options);
     const [gate, up, dy] = [options.gate, options.up, options.dy].map(floats);
     const [dGate, dUp] = [options.dGate, options.dUp].map(floats);
     for (let i = 0; i < length; i++) {
@@ -149,9 +142,7 @@ export class ReferenceTraining implements TrainingBackend {
   }
 
   columnDots(a: Buffer, b: Buffer | undefined, sum: Buffer, rows: number, columns: number): void {
-    checkLength("columnDots a", a, rows * columns);
-    if (b) checkLength("columnDots b", b, rows * columns);
-    checkLength("columnDots sum", sum, columns);
+    checkColumnDots(a, b, sum, rows, columns);
     const left = floats(a);
     const right = b && floats(b);
     const sums = new Float64Array(columns);
@@ -161,11 +152,7 @@ export class ReferenceTraining implements TrainingBackend {
 
   crossEntropy(options: Parameters<TrainingBackend["crossEntropy"]>[0]): void {
     const { targets, rows, columns, scale } = options;
-    checkLength("crossEntropy logits", options.logits, rows * columns);
-    checkLength("crossEntropy targets", targets, rows);
-    checkLength("crossEntropy loss", options.loss, rows);
-    for (const target of targets)
-      if (target < -1 || target >= columns) throw new RangeError(`crossEntropy: ${target} of ${columns}`);
+    checkCrossEntropy(options);
     const loss = floats(options.loss);
     for (let r = 0; r < rows; r++) {
       const row = floats(options.logits).subarray(r * columns, (r + 1) * columns);
@@ -184,9 +171,7 @@ export class ReferenceTraining implements TrainingBackend {
 
   divergence(options: Parameters<TrainingBackend["divergence"]>[0]): void {
     const { rows, columns, scale } = options;
-    checkLength("divergence reference", options.reference, rows * columns);
-    checkLength("divergence logits", options.logits, rows * columns);
-    checkLength("divergence loss", options.loss, rows);
+    checkDivergence(options);
     for (let r = 0; r < rows; r++) {
       const reference = floats(options.reference).subarray(r * columns, (r + 1) * columns);
       const logits = floats(options.logits).subarray(r * columns, (r + 1) * columns);
@@ -203,8 +188,7 @@ export class ReferenceTraining implements TrainingBackend {
   }
 
   scatterAdd(dTable: Buffer, ids: Int32Array, columns: number, dy: Buffer): void {
-    checkIds(ids, Math.floor(dTable.length / columns));
-    checkLength("scatterAdd dy", dy, ids.length * columns);
+    checkScatterAdd(dTable, ids, columns, dy);
     const [to, from] = [floats(dTable), floats(dy)];
     ids.forEach((id, t) => {
       for (let c = 0; c < columns; c++) to[id * columns + c] += from[t * columns + c];
@@ -231,8 +215,7 @@ export class ReferenceTraining implements TrainingBackend {
 
   adamW(options: AdamWOptions): void {
     const { length, learningRate, beta1, beta2, epsilon, weightDecay, gradientScale, step } = options;
-    for (const name of ["parameter", "gradient", "mean", "square"] as const)
-      checkLength(`adamW ${name}`, options[name], length);
+    checkAdamW(options);
     const [parameter, gradient, mean, square] = [
       options.parameter,
       options.gradient,

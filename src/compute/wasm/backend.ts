@@ -23,7 +23,8 @@ import {
 import { addressOf, WasmBuffer, WasmByteBuffer } from "./buffers.js";
 import { WasmRuntime, type WasmRuntimeOptions } from "./runtime.js";
 import { LOOKUP_SUM_BYTES, SCRATCH_BYTES, trellisPlan } from "./trellis.js";
-import { splitRange, threadsFor } from "./work.js";
+import { runSplit, threadsFor } from "./work.js";
+import { WorkingArea } from "./working-area.js";
 
 /** Kernels read codes 16 at a time, past the last row. */
 const BYTE_PADDING = 16;
@@ -42,9 +43,7 @@ export class WasmBackend implements Backend {
   readonly threads: number;
   /** The memory and threads, for kernels that are not operations of a backend (encoders). */
   readonly runtime: WasmRuntime;
-  /** One working area, grown as needed, that every operation overwrites. */
-  #area = 0;
-  #areaBytes = 0;
+  readonly #area: WorkingArea;
 
   static async create(options: WasmRuntimeOptions = {}): Promise<WasmBackend> {
     return new WasmBackend(await WasmRuntime.create(options));
@@ -53,6 +52,7 @@ export class WasmBackend implements Backend {
   constructor(runtime: WasmRuntime) {
     this.runtime = runtime;
     this.threads = runtime.threads;
+    this.#area = new WorkingArea(runtime);
   }
 
   allocate(length: number): WasmBuffer {
@@ -102,7 +102,7 @@ export class WasmBackend implements Backend {
       bias ? addressOf(this, bias) : 0,
       addressOf(this, y),
     ];
-    this.#split("matmul", outputs, 8, tokens * inputs * outputs, (first, end) => [
+    runSplit(this.runtime, "matmul", outputs, 8, tokens * inputs * outputs, (first, end) => [
       ...pointers,
       tokens,
       inputs,
@@ -127,7 +127,7 @@ export class WasmBackend implements Backend {
     checkLength("rmsNorm weight", weight, columns);
     checkLength("rmsNorm y", y, rows * columns);
     const pointers = [addressOf(this, x), addressOf(this, weight), addressOf(this, y)];
-    this.#split("rmsNorm", rows, 1, rows * columns, (first, end) => [
+    runSplit(this.runtime, "rmsNorm", rows, 1, rows * columns, (first, end) => [
       ...pointers,
       columns,
       epsilon,
@@ -141,7 +141,7 @@ export class WasmBackend implements Backend {
     const { x, cosines, sines, tokens, position, heads, headSize } = options;
     const start = 4 * position * (headSize / 2);
     const pointers = [addressOf(this, x), addressOf(this, cosines) + start, addressOf(this, sines) + start];
-    this.#split("rope", tokens, 1, tokens * heads * headSize, (first, end) => [
+    runSplit(this.runtime, "rope", tokens, 1, tokens * heads * headSize, (first, end) => [
       ...pointers,
       heads,
       headSize,
@@ -161,7 +161,7 @@ export class WasmBackend implements Backend {
     const rowsPerTask = [ATTENTION_ROWS, 4].find(enoughTasks) ?? 1;
     const threadBytes = 4 * rowsPerTask * (2 * headSize + ATTENTION_KEYS + 2);
     const pitch = Math.ceil(threadBytes / 64) * 64;
-    const area = this.#reserve(threads * pitch);
+    const area = this.#area.reserve(threads * pitch);
     const { query, keys, values, y } = options;
     const pointers = [query, keys, values, y].map((buffer) => addressOf(this, buffer));
     const window = Math.min(options.window ?? 0x7fffffff, 0x7fffffff);
@@ -177,20 +177,24 @@ export class WasmBackend implements Backend {
     checkLength("siluMultiply up", up, length);
     const pointers = [addressOf(this, gate), addressOf(this, up)];
     // Grain 16: a cache line, and the same four lanes whatever the split.
-    this.#split("siluMultiply", length, 16, EXP_WORK * length, (first, end) => [...pointers, first, end]);
+    runSplit(this.runtime, "siluMultiply", length, 16, EXP_WORK * length, (first, end) => [
+      ...pointers,
+      first,
+      end,
+    ]);
   }
 
   add(y: Buffer, x: Buffer, length: number): void {
     checkLength("add y", y, length);
     checkLength("add x", x, length);
     const pointers = [addressOf(this, y), addressOf(this, x)];
-    this.#split("add", length, 16, length, (first, end) => [...pointers, first, end]);
+    runSplit(this.runtime, "add", length, 16, length, (first, end) => [...pointers, first, end]);
   }
 
   softmax(x: Buffer, rows: number, columns: number): void {
     checkLength("softmax x", x, rows * columns);
     const pointer = addressOf(this, x);
-    this.#split("softmax", rows, 1, EXP_WORK * rows * columns, (first, end) => [
+    runSplit(this.runtime, "softmax", rows, 1, EXP_WORK * rows * columns, (first, end) => [
       pointer,
       columns,
       first,
@@ -208,10 +212,10 @@ export class WasmBackend implements Backend {
     checkRotation(options);
     const { x, y, signs, q, m, rows, columns, inverse } = options;
     const pitch = Math.ceil((4 * columns) / 64) * 64;
-    const area = this.#reserve(this.threads * pitch);
+    const area = this.#area.reserve(this.threads * pitch);
     const pointers = [x, y, signs, q].map((buffer) => addressOf(this, buffer));
     const work = rows * columns * (m + Math.log2(columns / m));
-    this.#split("rotate", rows, 1, work, (first, end, thread) => [
+    runSplit(this.runtime, "rotate", rows, 1, work, (first, end, thread) => [
       ...pointers,
       m,
       columns,
@@ -229,17 +233,17 @@ export class WasmBackend implements Backend {
     checkLength("trellisMatmul y", y, tokens * rows);
     const lookup = tokens <= LOOKUP_TOKENS;
     const threadBytes = lookup ? plan.tableBytes : plan.tileBytes;
-    const area = this.#reserve(plan.bytes + this.threads * threadBytes);
+    const area = this.#area.reserve(plan.bytes + this.threads * threadBytes);
     const shared = [...plan.prepare(this.runtime, area), addressOf(this, x), addressOf(this, y), tokens];
     const own = area + plan.bytes;
     if (lookup) {
-      this.#split("trellisLookup", rows, 16, tokens * rows * columns, (first, end, thread) => {
+      runSplit(this.runtime, "trellisLookup", rows, 16, tokens * rows * columns, (first, end, thread) => {
         const scratch = own + thread * threadBytes;
         const sums = scratch + SCRATCH_BYTES;
         return [...shared, sums + LOOKUP_SUM_BYTES, sums, scratch, first, end];
       });
     } else {
-      this.#split("trellisMatmul", rows, 16, tokens * rows * columns, (first, end, thread) => {
+      runSplit(this.runtime, "trellisMatmul", rows, 16, tokens * rows * columns, (first, end, thread) => {
         const scratch = own + thread * threadBytes;
         const tile = [scratch + SCRATCH_BYTES, plan.tileRows, plan.tileStride, scratch];
         return [...shared, ...tile, first, end];
@@ -251,11 +255,11 @@ export class WasmBackend implements Backend {
     const plan = trellisPlan(weight, (buffer) => addressOf(this, buffer));
     checkIds(ids, weight.rows);
     checkLength("trellisGather y", y, ids.length * weight.columns);
-    const area = this.#reserve(plan.bytes + 4 * ids.length);
+    const area = this.#area.reserve(plan.bytes + 4 * ids.length);
     const shared = plan.prepare(this.runtime, area);
     const list = area + plan.bytes;
     this.runtime.i32(list, ids.length).set(ids);
-    this.#split("trellisGather", ids.length, 1, 4 * ids.length * weight.columns, (first, end) => [
+    runSplit(this.runtime, "trellisGather", ids.length, 1, 4 * ids.length * weight.columns, (first, end) => [
       ...shared,
       list,
       addressOf(this, y),
@@ -271,7 +275,7 @@ export class WasmBackend implements Backend {
   gram(x: Buffer, h: Buffer, tokens: number, columns: number): void {
     this.#accumulate(x, x, h, tokens, columns, columns, true);
     const pointer = addressOf(this, h);
-    this.#split("mirrorUpper", columns, 16, columns * columns, (first, end) => [
+    runSplit(this.runtime, "mirrorUpper", columns, 16, columns * columns, (first, end) => [
       pointer,
       columns,
       first,
@@ -289,25 +293,22 @@ export class WasmBackend implements Backend {
     checkLength("multiplyAdd x", x, tokens * inner);
     checkLength("multiplyAdd w", w, inner * n);
     checkLength("multiplyAdd y", y, tokens * n);
-    const block = Math.min(inner, GRAM_TOKENS);
-    const panelBytes = (count: number) => Math.ceil(count / 8) * block * 32;
-    const area = this.#reserve(panelBytes(tokens) + panelBytes(n) + 256 * this.threads);
-    const right = area + panelBytes(tokens);
     const from = addressOf(this, x);
-    for (let k = 0; k < inner; k += block) {
-      const count = Math.min(block, inner - k);
-      this.#split("packRows", Math.ceil(tokens / 8), 1, tokens * count, (first, end) => [
-        from + 4 * k,
-        4 * inner,
-        tokens,
-        count,
-        area,
-        first,
-        end,
-      ]);
-      this.#pack(w, k, count, n, right);
-      this.#multiplyPanels(area, right, addressOf(this, y), [count, tokens, n, 0], right + panelBytes(n));
-    }
+    this.#multiplyBlocks(
+      y,
+      [inner, tokens, n],
+      (k, count, out) =>
+        runSplit(this.runtime, "packRows", Math.ceil(tokens / 8), 1, tokens * count, (first, end) => [
+          from + 4 * k,
+          4 * inner,
+          tokens,
+          count,
+          out,
+          first,
+          end,
+        ]),
+      (k, count, out) => this.#pack(w, k, count, n, out),
+    );
   }
 
   async close(): Promise<void> {
@@ -326,33 +327,46 @@ export class WasmBackend implements Backend {
     checkLength("gram a", a, tokens * m);
     checkLength("gram b", b, tokens * n);
     checkLength("gram c", c, m * n);
-    const block = Math.min(tokens, GRAM_TOKENS);
-    const panelBytes = (columns: number) => Math.ceil(columns / 8) * block * 32;
-    const area = this.#reserve(panelBytes(m) + (symmetric ? 0 : panelBytes(n)) + 256 * this.threads);
-    const right = symmetric ? area : area + panelBytes(m);
-    const scratch = right + panelBytes(n);
-    const to = addressOf(this, c);
-    for (let t = 0; t < tokens; t += block) {
-      const count = Math.min(block, tokens - t);
-      this.#pack(a, t, count, m, area);
-      if (!symmetric) this.#pack(b, t, count, n, right);
-      this.#multiplyPanels(area, right, to, [count, m, n, symmetric ? 1 : 0], scratch);
-    }
+    this.#multiplyBlocks(
+      c,
+      [tokens, m, n],
+      (t, count, out) => this.#pack(a, t, count, m, out),
+      symmetric ? null : (t, count, out) => this.#pack(b, t, count, n, out),
+    );
   }
 
-  /** c [m, n] += panels a times panels b; `sizes`: length of the reduction, m, n, symmetric. */
-  #multiplyPanels(a: number, b: number, c: number, sizes: readonly number[], scratch: number): void {
-    const [count, m, n] = sizes;
-    const threads = Math.min(threadsFor(count * m * n, this.threads), Math.ceil(m / 8));
-    this.runtime.parallel(
-      "multiplyPanels",
-      Array.from({ length: threads }, (_, i) => [a, b, c, ...sizes, i, threads, scratch + 256 * i]),
-    );
+  /**
+   * c [m, n] += a product, a block of its reduction at a time: each side packs itself into panels of 8. Without
+   * a right side it is the left one's again, and only the upper triangle of c is computed.
+   */
+  #multiplyBlocks(
+    c: Buffer,
+    [inner, m, n]: readonly [inner: number, m: number, n: number],
+    packLeft: (from: number, count: number, out: number) => void,
+    packRight: ((from: number, count: number, out: number) => void) | null,
+  ): void {
+    const block = Math.min(inner, GRAM_TOKENS);
+    const panelBytes = (columns: number) => Math.ceil(columns / 8) * block * 32;
+    const left = this.#area.reserve(panelBytes(m) + (packRight ? panelBytes(n) : 0) + 256 * this.threads);
+    const right = packRight ? left + panelBytes(m) : left;
+    const scratch = right + panelBytes(n);
+    const to = addressOf(this, c);
+    for (let k = 0; k < inner; k += block) {
+      const count = Math.min(block, inner - k);
+      packLeft(k, count, left);
+      packRight?.(k, count, right);
+      const threads = Math.min(threadsFor(count * m * n, this.threads), Math.ceil(m / 8));
+      const sizes = [count, m, n, packRight ? 0 : 1];
+      this.runtime.parallel(
+        "multiplyPanels",
+        Array.from({ length: threads }, (_, i) => [left, right, to, ...sizes, i, threads, scratch + 256 * i]),
+      );
+    }
   }
 
   #pack(x: Buffer, token: number, tokens: number, columns: number, out: number): void {
     const from = addressOf(this, x) + 4 * token * columns;
-    this.#split("packPanels", Math.ceil(columns / 8), 1, tokens * columns, (first, end) => [
+    runSplit(this.runtime, "packPanels", Math.ceil(columns / 8), 1, tokens * columns, (first, end) => [
       from,
       4 * columns,
       tokens,
@@ -363,33 +377,7 @@ export class WasmBackend implements Backend {
     ]);
   }
 
-  /** Runs a kernel over `units` on as many threads as `work` is worth. */
-  #split(
-    kernel: string,
-    units: number,
-    grain: number,
-    work: number,
-    args: (first: number, end: number, thread: number) => number[],
-  ): void {
-    const ranges = splitRange(units, grain, threadsFor(work, this.threads));
-    this.runtime.parallel(
-      kernel,
-      ranges.map(([first, end], thread) => args(first, end, thread)),
-    );
-  }
-
   #view(buffer: Buffer): Float32Array {
     return this.runtime.f32(addressOf(this, buffer), buffer.length);
-  }
-
-  /** The address of `bytes` of working memory, good until the next operation. */
-  #reserve(bytes: number): number {
-    if (bytes > this.#areaBytes) {
-      if (this.#areaBytes > 0) this.runtime.free(this.#area);
-      this.#areaBytes = 0;
-      this.#area = this.runtime.allocate(bytes);
-      this.#areaBytes = bytes;
-    }
-    return this.#area;
   }
 }

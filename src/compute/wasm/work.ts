@@ -2,6 +2,7 @@
  * How operations are split over threads. Only over independent outputs, never over a reduction: results are
  * the same for any number of threads.
  */
+import type { WasmRuntime } from "./runtime.js";
 
 /** A range of units for each thread, `grain` units at a time; fewer ranges than threads when units are few. */
 export function splitRange(units: number, grain: number, threads: number): [first: number, end: number][] {
@@ -20,4 +21,20 @@ const WORTH_SHARING = 1 << 17;
 /** Threads to use for an operation of that much work. */
 export function threadsFor(work: number, threads: number): number {
   return work < WORTH_SHARING ? 1 : threads;
+}
+
+/** Runs a kernel over `units`, `grain` at a time, on as many threads as `work` is worth. */
+export function runSplit(
+  runtime: WasmRuntime,
+  kernel: string,
+  units: number,
+  grain: number,
+  work: number,
+  args: (first: number, end: number, thread: number) => number[],
+): void {
+  const ranges = splitRange(units, grain, threadsFor(work, runtime.threads));
+  runtime.parallel(
+    kernel,
+    ranges.map(([first, end], thread) => args(first, end, thread)),
+  );
 }
