@@ -87,6 +87,44 @@ describe("planCompression", () => {
     }
   });
 
+  test("measured costs move bits, tempered by the table", () => {
+    const budget = bytes16 / 7;
+    const fixed = plan(budget);
+    const bits = ({ matrices: planned }: typeof fixed, name: string) =>
+      planned.find((m) => m.name === name)!.tiers.map((t) => t.rate.code);
+    const costs = (of: (name: string) => number) =>
+      Object.fromEntries(
+        fixed.matrices.map(({ name, tiers, columns }) => [
+          name,
+          tiers.map(({ rows }) => of(name) * (rows[1] - rows[0]) * columns),
+        ]),
+      );
+    const planned = (of: (name: string) => number) =>
+      planCompression({
+        matrices,
+        plain,
+        budget,
+        rates: () => rates,
+        layers: config.layers,
+        sensitivities: costs(of),
+      });
+    const [up, value] = ["model.layers.3.mlp.up_proj", "model.layers.3.self_attn.v_proj"];
+    const flat = planned(() => 1);
+    // Costs have no unit that matters.
+    assert.deepEqual(
+      planned(() => 1e-6).matrices.map(({ tiers }) => tiers),
+      flat.matrices.map(({ tiers }) => tiers),
+    );
+    const dear = planned((name) => (name === up ? 1000 : 1));
+    assert.ok(bits(dear, up)[0] > bits(flat, up)[0]);
+    assert.ok(dear.predictedBytes <= budget);
+    const cheap = planned((name) => (name === value ? 1e-4 : 1));
+    assert.ok(bits(cheap, value)[0] < bits(flat, value)[0]);
+    // The table holds errors of values 15 times dearer than those of o_proj: a measured 4 does not undo that.
+    const cheaper = planned((name) => (name === value ? 1 / 4 : 1));
+    assert.ok(bits(cheaper, value)[0] >= bits(cheaper, "model.layers.3.self_attn.o_proj")[0]);
+  });
+
   test("a target below the lowest rates is refused with the smallest size", () => {
     assert.throws(() => plan(bytes16 / 16), /out of reach: the lowest rates give \d+ bytes/);
   });
