@@ -60,4 +60,12 @@ test("the losses again lead to the same step", () => {
   for (const [step, loss] of losses.slice(0, 100).entries()) resumed.check(step, loss, 0);
   const rest = run(resumed, losses.slice(100));
   assert.equal(rest && rest.step + 100, whole?.step);
+
+  test("one held-out loss far above the first ends the run", () => {
+    const guard = new DivergenceGuard({ learningRate: 0.1 });
+    guard.checkHeldOut(-1, 1);
+    guard.checkHeldOut(9, 0.5);
+    guard.checkHeldOut(19, 3.4);
+    assert.throws(() => guard.checkHeldOut(29, 3.6), /risen from 1.00 to 3.60 by step 29.*try 0.01/);
+  });
 });

@@ -24,6 +24,7 @@ export class DivergenceGuard {
   readonly #recent: number[] = [];
   #best = Number.POSITIVE_INFINITY;
   #above = 0;
+  #heldOut: number | undefined;
 
   constructor({ learningRate, window = 20, factor = 3, patience = 50 }: DivergenceOptions) {
     this.#options = { learningRate, window, factor, patience };
@@ -56,6 +57,18 @@ export class DivergenceGuard {
     if (this.#above < patience) return;
     throw new InputError(
       `the loss has risen from ${this.#best.toPrecision(3)} to ${mean.toPrecision(3)} by step ${step} and stays there: ${this.#advice()}`,
+    );
+  }
+
+  /**
+   * To be called with each held-out loss, the first before any step. One that high ends the run at once: it is
+   * a mean over many more tokens than a step has. `step` is the last that was taken.
+   */
+  checkHeldOut(step: number, loss: number): void {
+    this.#heldOut ??= loss;
+    if (loss <= this.#options.factor * this.#heldOut + MARGIN) return;
+    throw new InputError(
+      `the held-out loss has risen from ${this.#heldOut.toPrecision(3)} to ${loss.toPrecision(3)} by step ${step}: ${this.#advice()}`,
     );
   }
 

@@ -250,6 +250,11 @@ class TuneRun {
     }
     const { out } = options;
     const { folder } = this.#parts;
+    const [before, after] = [this.#measurements[0].loss, this.#measurements.at(-1)!.loss];
+    if (!(after < before))
+      throw new InputError(
+        `the divergence on held-out text is ${before.toPrecision(4)} before and ${after.toPrecision(4)} after training: nothing is written; try a lower learning rate or more text`,
+      );
     const weightBytes = await saveTuned({
       out,
       folder,
@@ -263,8 +268,8 @@ class TuneRun {
       ratio: folder.bytes16 / weightBytes,
       steps: this.#losses.length,
       tokens: this.#losses.length * context * batch,
-      heldOutBefore: this.#measurements[0].loss,
-      heldOutAfter: this.#measurements.at(-1)!.loss,
+      heldOutBefore: before,
+      heldOutAfter: after,
       tokensPerSecond: trained / ((performance.now() - begun) / 1000),
     };
   }
@@ -272,6 +277,7 @@ class TuneRun {
   async #measure(step: number): Promise<number> {
     const loss = await this.#distiller.measure(this.#heldOut, this.#parts.options.signal);
     const measurement = { step, loss };
+    this.#guard.checkHeldOut(step, loss);
     this.#measurements.push(measurement);
     this.#stop.add(measurement);
     return loss;
@@ -319,6 +325,7 @@ class TuneRun {
       this.#guard.check(step, loss, 0);
     }
     for (const measurement of found.heldOut) {
+      this.#guard.checkHeldOut(measurement.step, measurement.loss);
       this.#measurements.push(measurement);
       this.#stop.add(measurement);
     }

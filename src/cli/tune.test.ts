@@ -1,0 +1,206 @@
+/** `tune` as a user runs it: it learns, survives being killed, and says in one line what is wrong. */
+import assert from "node:assert/strict";
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { errorLines, folderHashes, run, start, testModule } from "./run.test.util.js";
+
+const work = mkdtempSync(join(tmpdir(), "pocketllm-tune-"));
+const model = join(work, "model");
+const folder = join(work, "coded");
+const text = join(work, "text.txt");
+const STEPS = 20;
+
+before(async () => {
+  const { makeTinyLlama } = (await testModule("hostile/tiny-llama.mjs")) as {
+    makeTinyLlama: (dir: string, options: object) => Promise<unknown>;
+  };
+  await makeTinyLlama(model, { layers: 3, hidden: 64, intermediate: 160, tied: true });
+  const words = ["river", "stone", "lamp", "green", "walks", "under", "seven", "the", "a", "and"];
+  const sentence = (i: number) => `${words[i % 10]} ${words[(i * 7 + 3) % 10]} ${words[(i * i) % 10]} ${i}.`;
+  writeFileSync(text, Array.from({ length: 2000 }, (_, i) => sentence(i)).join(" "));
+  const compressed = await run("compress", model, "--out", folder, "--target", "5x", "--data-free");
+  assert.equal(compressed.code, 0, compressed.stderr);
+});
+after(() => rmSync(work, { recursive: true, force: true }));
+
+const tuned = (out: string, ...more: string[]) => [
+  "tune",
+  folder,
+  "--distill",
+  model,
+  "--data",
+  text,
+  "--out",
+  out,
+  "--context",
+  "64",
+  "--tokens",
+  String(128 * STEPS),
+  ...more,
+];
+
+describe("tune", () => {
+  const whole = join(work, "whole");
+  let duration = 0;
+
+  test("brings the model nearer to the original at the same size", async () => {
+    const log = join(work, "log.jsonl");
+    const started = performance.now();
+    const { code, stdout, stderr } = await run(...tuned(whole, "--json", "--log", log));
+    duration = performance.now() - started;
+    assert.equal(code, 0, stderr);
+    const report = JSON.parse(stdout);
+    assert.equal(report.steps, STEPS);
+    assert.ok(report.heldOutAfter < report.heldOutBefore, stdout);
+    assert.equal((await run("verify", whole)).code, 0);
+    const before = JSON.parse((await run("inspect", folder, "--json")).stdout);
+    const after = JSON.parse((await run("inspect", whole, "--json")).stdout);
+    assert.equal(after.weightBytes, before.weightBytes);
+    assert.equal(report.weightBytes, before.weightBytes);
+    const steps = readFileSync(log, "utf8").trimEnd().split("\n");
+    assert.equal(steps.length, STEPS);
+    assert.ok(!existsSync(`${whole}.tuning`));
+
+    // What it reports about held-out text is what `eval` finds about text it never saw.
+    const divergence = async (of: string) => {
+      const evaluated = await run(
+        "eval",
+        of,
+        "--reference",
+        model,
+        "--text",
+        text,
+        "--context",
+        "64",
+        "--json",
+      );
+      return JSON.parse(evaluated.stdout).divergence.mean as number;
+    };
+    assert.ok((await divergence(whole)) < (await divergence(folder)));
+  });
+
+  test("the number of workers changes nothing", async () => {
+    const out = join(work, "one-worker");
+    const { code, stderr } = await run(...tuned(out, "--workers", "1"));
+    assert.equal(code, 0, stderr);
+    assert.deepEqual(folderHashes(out), folderHashes(whole));
+  });
+
+  test("killed at any moment and resumed, the bytes are the same", { timeout: 120_000 }, async () => {
+    for (let round = 0; round < 3; round++) {
+      const out = join(work, `killed-${round}`);
+      let kills = 0;
+      for (let attempt = 0; !existsSync(out); attempt++) {
+        const resume = existsSync(`${out}.tuning`) ? ["--resume"] : [];
+        const { child, finished } = start(tuned(out, ...resume));
+        const patience = duration * (0.35 + 0.2 * round) + (attempt * duration) / 4;
+        const killed = sleep(patience, undefined, { ref: false }).then(() => child.kill("SIGKILL"));
+        const { code, signal, stderr } = await Promise.race([finished, killed.then(() => finished)]);
+        if (signal === "SIGKILL") kills++;
+        else assert.equal(code, 0, stderr);
+      }
+      assert.ok(kills > 0, "the run was too fast to be killed");
+      assert.deepEqual(folderHashes(out), folderHashes(whole));
+      assert.ok(!existsSync(`${out}.tuning`) && !existsSync(`${out}.partial`));
+    }
+  });
+
+  test("Ctrl-C keeps what was trained, and only the same run goes on with it", async () => {
+    const out = join(work, "interrupted");
+    const { child, finished } = start(tuned(out));
+    while (!existsSync(join(`${out}.tuning`, "state.safetensors"))) await sleep(5);
+    child.kill("SIGINT");
+    const stopped = await finished;
+    assert.equal(stopped.code, 1, stopped.stderr);
+    assert.match(stopped.stderr, /interrupted/);
+    assert.ok(!existsSync(out));
+
+    const fresh = await run(...tuned(out));
+    assert.equal(fresh.code, 2, fresh.stderr);
+    assert.match(fresh.stderr, /unfinished run: run with --resume/);
+    const other = await run(...tuned(out, "--resume", "--lr", "0.001"));
+    assert.notEqual(other.code, 0);
+    assert.equal(errorLines(other).length, 1, other.stderr);
+
+    const resumed = await run(...tuned(out, "--resume"));
+    assert.equal(resumed.code, 0, resumed.stderr);
+    assert.deepEqual(folderHashes(out), folderHashes(whole));
+  });
+});
+
+describe("tune refuses", () => {
+  const file = (name: string, content: string | Uint8Array) => {
+    const path = join(work, name);
+    writeFileSync(path, content);
+    return path;
+  };
+  const other = (out: string, changes: Record<string, string>, ...more: string[]) => {
+    const args = tuned(out, ...more);
+    for (const [option, value] of Object.entries(changes)) args[args.indexOf(option) + 1] = value;
+    return args;
+  };
+  const refusals: [what: string, message: RegExp, args: () => Promise<string[]> | string[]][] = [
+    ["a learning rate that diverges", /held-out loss has risen .* learning rate 50 is too high: try 5/, () => tuned(join(work, "x"), "--lr", "50")],
+    [
+      "an empty file",
+      /empty|no text|does not fill|nothing/,
+      () => other(join(work, "x"), { "--data": file("empty.txt", "") }),
+    ],
+    [
+      "rows of another kind",
+      /wrong\.jsonl/,
+      () => other(join(work, "x"), { "--data": file("wrong.jsonl", '{"title": "no text here"}\n') }),
+    ],
+    [
+      "bytes that are no text",
+      /binary\.txt/,
+      () =>
+        other(join(work, "x"), {
+          "--data": file(
+            "binary.txt",
+            Uint8Array.from({ length: 4096 }, (_, i) => (i * 37) & 255),
+          ),
+        }),
+    ],
+    ["a missing file", /absent\.txt/, () => other(join(work, "x"), { "--data": join(work, "absent.txt") })],
+    ["fewer tokens than a step", /tokens/, () => other(join(work, "x"), { "--tokens": "64" })],
+    ["a context beyond the model's", /context/, () => other(join(work, "x"), { "--context": "100000" })],
+    ["an output that exists", /exists already/, () => tuned(folder)],
+    [
+      "an original of another vocabulary",
+      /vocabulary of 400/,
+      async () => {
+        const { makeTinyLlama } = (await testModule("hostile/tiny-llama.mjs")) as {
+          makeTinyLlama: (dir: string, options: object) => Promise<unknown>;
+        };
+        await makeTinyLlama(join(work, "other"), { vocab: 400, tied: true });
+        return other(join(work, "x"), { "--distill": join(work, "other") });
+      },
+    ],
+    [
+      "an original with weights that are not numbers",
+      /not finite|not a number|not numbers|NaN/i,
+      () => {
+        const broken = join(work, "nan");
+        cpSync(model, broken, { recursive: true });
+        const path = join(broken, "model.safetensors");
+        const bytes = readFileSync(path);
+        bytes.fill(0xff, bytes.length - 64);
+        writeFileSync(path, bytes);
+        return other(join(work, "x"), { "--distill": broken });
+      },
+    ],
+  ];
+  for (const [what, message, args] of refusals)
+    test(what, async () => {
+      const finished = await run(...(await args()));
+      rmSync(join(work, "x.tuning"), { recursive: true, force: true });
+      assert.ok(finished.code === 1 || finished.code === 2, `${finished.code}: ${finished.stderr}`);
+      assert.equal(errorLines(finished).length, 1, finished.stderr);
+      assert.match(finished.stderr, message);
+      assert.ok(!existsSync(join(work, "x")), "something that looks whole was left");
+    });
+});
