@@ -143,7 +143,11 @@ describe("tune refuses", () => {
     return args;
   };
   const refusals: [what: string, message: RegExp, args: () => Promise<string[]> | string[]][] = [
-    ["a learning rate that diverges", /held-out loss has risen .* learning rate 50 is too high: try 5/, () => tuned(join(work, "x"), "--lr", "50")],
+    [
+      "a learning rate that diverges",
+      /held-out loss has risen .* learning rate 50 is too high: try 5/,
+      () => tuned(join(work, "x"), "--lr", "50"),
+    ],
     [
       "an empty file",
       /empty|no text|does not fill|nothing/,

@@ -78,11 +78,19 @@ export function planFor<Code>(
   return planCompression({
     matrices,
     plain: [...checkpoint.tensors.values()].filter(({ name }) => !names.has(name)),
+    order: storedOrder(checkpoint, names),
     budget: targetBytes(result.target, checkpoint.bytes16),
     rates: (rows, columns) => codec.rates(rows, columns),
     layers: checkpoint.config.layers,
     sensitivities,
   });
+}
+
+/** The checkpoint's order: coded matrices, whose tensors are `coded`, by their names without ".weight". */
+function storedOrder(checkpoint: Checkpoint, coded: ReadonlySet<string>): string[] {
+  return [...checkpoint.tensors.keys()].map((name) =>
+    coded.has(name) ? name.slice(0, -".weight".length) : name,
+  );
 }
 
 async function runWith<Code>(
@@ -132,15 +140,9 @@ async function runWith<Code>(
       await codeWithoutData({ checkpoint, plan, coder, concurrency: codec.concurrent ? backend.threads : 1 });
 
     const coded = new Set(plan.matrices.map(({ name }) => `${name}.weight`));
-    const order: string[] = [];
-    for (const { name, shape } of checkpoint.tensors.values()) {
-      if (coded.has(name)) {
-        order.push(name.slice(0, -".weight".length));
-        continue;
-      }
-      if (!writer.has(name)) await writer.putPlain(name, await checkpoint.read(name), shape);
-      order.push(name);
-    }
+    for (const { name, shape } of checkpoint.tensors.values())
+      if (!coded.has(name) && !writer.has(name))
+        await writer.putPlain(name, await checkpoint.read(name), shape);
     const errors: Record<string, JsonValue> = {};
     for (const matrix of plan.matrices) errors[matrix.name] = coder.errors(matrix);
     const { weightBytes } = await writer.finish({
@@ -148,7 +150,7 @@ async function runWith<Code>(
       tokenizerFiles,
       generationConfig: checkpoint.generationConfig,
       provenance: { ...provenance, measured: { errors } },
-      order,
+      order: storedOrder(checkpoint, coded),
       signal,
       onProgress,
     });

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import type { ModelConfig } from "../checkpoint/config.js";
 import { buildSafetensorsHeader } from "../checkpoint/safetensors.js";
+import { WEIGHT_METADATA } from "../container/build.js";
 import { codedMatrices } from "./matrices.js";
 import { planCompression, type Rate } from "./plan.js";
 import { parseBits, parseTarget, targetBytes } from "./target.js";
@@ -42,10 +43,11 @@ const rate = (bits: number): Rate<number> => ({
 const rates = [1, 2, 3, 4].map(rate);
 const matrices = codedMatrices(config);
 const plain = [{ name: "model.norm.weight", shape: [64], storedAs: "F16" }];
+const order = [...plain.map(({ name }) => name), ...matrices.map(({ name }) => name)];
 const bytes16 = 2 * (matrices.reduce((sum, { rows, columns }) => sum + rows * columns, 0) + 64);
 
 const plan = (budget: number) =>
-  planCompression({ matrices, plain, budget, rates: () => rates, layers: config.layers });
+  planCompression({ matrices, plain, order, budget, rates: () => rates, layers: config.layers });
 
 describe("planCompression", () => {
   for (const ratio of [5, 6, 8, 10]) {
@@ -69,7 +71,7 @@ describe("planCompression", () => {
         (sum, { dtype, shape }) => sum + shape.reduce((n, s) => n * s, dtype === "U8" ? 1 : 2),
         0,
       );
-      assert.equal(predictedBytes, data + buildSafetensorsHeader(all).byteLength);
+      assert.equal(predictedBytes, data + buildSafetensorsHeader(all, WEIGHT_METADATA).byteLength);
     });
   }
 
@@ -103,6 +105,7 @@ describe("planCompression", () => {
       planCompression({
         matrices,
         plain,
+        order,
         budget,
         rates: () => rates,
         layers: config.layers,

@@ -10,6 +10,7 @@
  */
 import type { TensorInfo } from "../checkpoint/checkpoint.js";
 import { buildSafetensorsHeader } from "../checkpoint/safetensors.js";
+import { WEIGHT_METADATA } from "../container/build.js";
 import { InputError } from "../errors.js";
 import { allocate } from "./allocate.js";
 import type { MatrixInfo } from "./matrices.js";
@@ -49,6 +50,8 @@ export interface PlanOptions<Code> {
   readonly matrices: readonly MatrixInfo[];
   /** Tensors that are stored as they are, two bytes a value: norms and biases. */
   readonly plain: readonly TensorInfo[];
+  /** Names of all of these in the order in which they will lie in the file. */
+  readonly order: readonly string[];
   /** Largest size of the weight files. */
   readonly budget: number;
   /** By ascending size. */
@@ -72,7 +75,7 @@ const MINIMUM_TIER_ROWS = 512;
 
 /** Throws InputError when even the lowest rates exceed the budget. */
 export function planCompression<Code>(options: PlanOptions<Code>): CompressionPlan<Code> {
-  const { matrices, plain, budget, rates, layers, sensitivities } = options;
+  const { matrices, plain, order, budget, rates, layers, sensitivities } = options;
   const units = matrices.flatMap((matrix) => tiersOf(matrix).map((tier) => ({ matrix, ...tier })));
   const names = (unit: (typeof units)[number], rate: Rate<Code>) => {
     const rows = unit.rows[1] - unit.rows[0];
@@ -85,17 +88,24 @@ export function planCompression<Code>(options: PlanOptions<Code>): CompressionPl
     entries.reduce((sum, { dtype, shape }) => sum + shape.reduce((n, s) => n * s, dtype === "U8" ? 1 : 2), 0);
   const plainEntries = plain.map(({ name, shape }) => ({ name, dtype: "F16" as const, shape }));
   const offered = units.map((unit) => rates(unit.rows[1] - unit.rows[0], unit.matrix.columns));
-  const fileBytes = (choice: readonly number[]) => {
-    const entries = units.flatMap((unit, i) => names(unit, offered[i][choice[i]]));
-    return (
-      buildSafetensorsHeader([...plainEntries, ...entries]).byteLength + data([...plainEntries, ...entries])
+  /** What the file holds, in its order, with rate `choice[i]` for unit i. */
+  const stored = (choice: readonly number[]) => {
+    const byName = new Map<string, { name: string; dtype: "U8" | "F16"; shape: readonly number[] }[]>(
+      plainEntries.map((entry) => [entry.name, [entry]]),
     );
+    for (const [i, unit] of units.entries()) {
+      const parts = names(unit, offered[i][choice[i]]);
+      byName.set(unit.matrix.name, [...(byName.get(unit.matrix.name) ?? []), ...parts]);
+    }
+    return order.flatMap((name) => byName.get(name)!);
+  };
+  const fileBytes = (choice: readonly number[]) => {
+    const entries = stored(choice);
+    return buildSafetensorsHeader(entries, WEIGHT_METADATA).byteLength + data(entries);
   };
   // The header's length hardly depends on the choice: shapes' digits and offsets; leave 2 % of it as play.
   const overhead = Math.ceil(
-    1.02 *
-      buildSafetensorsHeader(units.flatMap((u, i) => names(u, offered[i][0])).concat(plainEntries))
-        .byteLength,
+    1.02 * buildSafetensorsHeader(stored(units.map(() => 0)), WEIGHT_METADATA).byteLength,
   );
   const assumed = units.map(
     ({ matrix, rows, importance }) =>

@@ -40,6 +40,9 @@ export interface FinishOptions {
   readonly onProgress?: OnProgress | undefined;
 }
 
+/** Of every weight file: Hugging Face's loaders refuse a file without "format". */
+export const WEIGHT_METADATA = { format: "pt" } as const;
+
 interface PlacedTensor {
   readonly name: string;
   readonly entry: Entry;
@@ -63,10 +66,13 @@ export async function buildFolder(folder: string, journal: Journal, options: Fin
     options.onProgress?.({ stage: "writing", done: i, total: shards.length });
     const file = shardName(i, shards.length);
     const path = join(folder, file);
-    // "format" is what Hugging Face's loaders look for; they refuse a file without it.
-    const metadata = { format: "pt" };
     const list = shard.map((tensor) => toWrite(tensor, journal));
-    const written = await writeSafetensors({ path, tensors: list, metadata, signal: options.signal });
+    const written = await writeSafetensors({
+      path,
+      tensors: list,
+      metadata: WEIGHT_METADATA,
+      signal: options.signal,
+    });
     files.set(file, written);
     weightBytes += written.bytes;
     for (const { name, tensor } of shard) {
