@@ -60,6 +60,28 @@ describe("compress", () => {
     assert.ok(JSON.parse(story.stdout).tokens > 0);
   });
 
+  test("a dry run prints the plan that is followed, its exact size, and writes nothing", async () => {
+    const planned = await run(...calibrated("unused", "--dry-run", "--json"));
+    assert.equal(planned.code, 0, planned.stderr);
+    const { plan, weightBytes, forecast } = JSON.parse(planned.stdout);
+    const inspected = JSON.parse((await run("inspect", join(work, "whole"), "--json")).stdout);
+    assert.equal(weightBytes, inspected.weightBytes);
+    assert.equal(plan.length, 1 + 3 * 7);
+    assert.ok(forecast.seconds > 0 && forecast.memoryBytes > 1e8);
+    assert.ok(!existsSync("unused") && !existsSync("unused.partial"));
+    const { code, stdout, stderr } = await run(
+      "compress",
+      model,
+      "--target",
+      "4x",
+      "--data-free",
+      "--dry-run",
+    );
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /^mlp\.up_proj +layer 0.*: [\d.]+ bits/m);
+    assert.match(stdout, /^about \d+ minutes and /m);
+  });
+
   test("the number of workers changes nothing", async () => {
     const outs = ["one", "two"].map((name) => join(work, name));
     for (const [i, out] of outs.entries()) {

@@ -3,27 +3,22 @@
  * first; then matrices are coded one layer at a time into the folder's journal, and the folder is assembled.
  */
 import { createHash } from "node:crypto";
-import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import type { JsonValue } from "../codec/coded.js";
 import { type Arithmetic, createBackend, type WasmBackend } from "../compute/index.js";
 import { describeFiles } from "../container/input-files.js";
 import type { Provenance } from "../container/manifest.js";
 import { FolderWriter } from "../container/writer.js";
-import { InputError } from "../errors.js";
-import { createTokenizer } from "../text/tokenizer.js";
 import { TOOL, VERSION } from "../version.js";
 import { codeCalibrated } from "./calibrated.js";
-import { calibrationWindows } from "./calibration-text.js";
 import type { MatrixCodec } from "./codec.js";
 import { Coder } from "./coder.js";
 import { codeWithoutData } from "./data-free.js";
-import { codedMatrices } from "./matrices.js";
 import { metaCodec } from "./meta-codec.js";
-import { type CompressOptions, type ResultOptions, resolveOptions } from "./options.js";
-import { type CompressionPlan, planCompression, type Sensitivities } from "./plan.js";
+import { type CompressOptions, resolveOptions } from "./options.js";
+import type { Sensitivities } from "./plan.js";
+import { planFor, type Run, storedOrder, windowsFor } from "./prepare.js";
 import { measureSensitivities } from "./sensitivity.js";
-import { targetBytes } from "./target.js";
 import { trellisCodec } from "./trellis-codec.js";
 
 export interface CompressReport {
@@ -61,38 +56,6 @@ export async function compress(options: CompressOptions): Promise<CompressReport
 
 const SENSITIVITIES_NOTE = "sensitivities";
 
-interface Run {
-  readonly checkpoint: Checkpoint;
-  readonly options: CompressOptions;
-  readonly result: ResultOptions;
-}
-
-/** The plan alone, before any work. */
-export function planFor<Code>(
-  { checkpoint, result }: Omit<Run, "options">,
-  codec: MatrixCodec<Code>,
-  sensitivities?: Sensitivities | undefined,
-): CompressionPlan<Code> {
-  const matrices = codedMatrices(checkpoint.config);
-  const names = new Set(matrices.map(({ name }) => `${name}.weight`));
-  return planCompression({
-    matrices,
-    plain: [...checkpoint.tensors.values()].filter(({ name }) => !names.has(name)),
-    order: storedOrder(checkpoint, names),
-    budget: targetBytes(result.target, checkpoint.bytes16),
-    rates: (rows, columns) => codec.rates(rows, columns),
-    layers: checkpoint.config.layers,
-    sensitivities,
-  });
-}
-
-/** The checkpoint's order: coded matrices, whose tensors are `coded`, by their names without ".weight". */
-function storedOrder(checkpoint: Checkpoint, coded: ReadonlySet<string>): string[] {
-  return [...checkpoint.tensors.keys()].map((name) =>
-    coded.has(name) ? name.slice(0, -".weight".length) : name,
-  );
-}
-
 async function runWith<Code>(
   run: Run,
   createCodec: (runtime: Awaited<ReturnType<typeof createBackend>>["runtime"]) => MatrixCodec<Code>,
@@ -104,20 +67,8 @@ async function runWith<Code>(
     const codec = createCodec(backend.runtime);
     // Refuses a target out of reach before any work; measured sensitivities may change who gets the bits.
     const fixedPlan = planFor(run, codec);
-    const tokenizerFiles = await checkpoint.tokenizer();
     const files = codec.method === "trellis" ? (options.calibration ?? []) : [];
-    if (files.length > 0 && tokenizerFiles === null)
-      throw new InputError(
-        `${checkpoint.source} has no tokenizer: calibration text cannot be used (--data-free)`,
-      );
-    const windows =
-      files.length > 0 && tokenizerFiles
-        ? await calibrationWindows(files, createTokenizer(tokenizerFiles), {
-            context: result.calibrationContext,
-            windows: Math.floor(result.calibrationTokens / result.calibrationContext),
-            seed: result.seed,
-          })
-        : [];
+    const windows = await windowsFor(run, files);
     const provenance = await describe(run, files, backend.runtime.arithmetic);
     const writer = await FolderWriter.open(options.out, {
       resume: options.resume ?? false,
@@ -147,7 +98,7 @@ async function runWith<Code>(
     for (const matrix of plan.matrices) errors[matrix.name] = coder.errors(matrix);
     const { weightBytes } = await writer.finish({
       config: checkpoint.huggingFaceConfig,
-      tokenizerFiles,
+      tokenizerFiles: await checkpoint.tokenizer(),
       generationConfig: checkpoint.generationConfig,
       provenance: { ...provenance, measured: { errors } },
       order: storedOrder(checkpoint, coded),

@@ -1,4 +1,6 @@
 /** Compression: a checkpoint and a target in, a PocketLLM folder out. */
 export { type CompressReport, compress } from "./compress.js";
+export { type DryRunReport, dryRun, type PlannedRate } from "./dry-run.js";
+export type { Forecast } from "./forecast.js";
 export type { CompressOptions, Method } from "./options.js";
 export { parseBits, parseTarget, type Target } from "./target.js";

@@ -1,14 +1,13 @@
 /** `pocketllm compress MODEL --out DIR`: a checkpoint becomes a PocketLLM folder. */
 import { type Command, Option } from "commander";
-import { compress } from "../../compress/compress.js";
-import type { Method } from "../../compress/options.js";
-import { parseBits, parseTarget } from "../../compress/target.js";
+import { compress, dryRun, type Method, parseBits, parseTarget } from "../../compress/index.js";
 import { UsageError } from "../../errors.js";
 import { defineCommand, peakBytes, positiveInteger, seed } from "../command.js";
 import { megabytes } from "../format.js";
+import { planLines } from "../plan-table.js";
 
 interface Options {
-  out: string;
+  out?: string;
   target?: string;
   bits?: string;
   method: Method;
@@ -18,6 +17,7 @@ interface Options {
   seed: number;
   workers?: number;
   resume?: boolean;
+  dryRun?: boolean;
 }
 
 export function registerCompress(program: Command): void {
@@ -25,7 +25,7 @@ export function registerCompress(program: Command): void {
     .command("compress")
     .description("compress a model into a PocketLLM folder")
     .argument("<model>", "Hugging Face folder, .gguf file or llama2.c .bin file")
-    .requiredOption("--out <dir>", "folder to make; must not exist")
+    .option("--out <dir>", "folder to make; must not exist")
     .option("--target <ratio>", "size wanted, as a ratio to the 16-bit file (default: 10x)")
     .option("--bits <number>", "size wanted, as mean bits a weight; instead of --target")
     .addOption(
@@ -46,7 +46,8 @@ export function registerCompress(program: Command): void {
       "threads (default: the cores, at most 8); no influence on the result",
       positiveInteger,
     )
-    .option("--resume", "go on with an interrupted run of the same model and options");
+    .option("--resume", "go on with an interrupted run of the same model and options")
+    .option("--dry-run", "print the plan, its exact size and a forecast of time and memory; write nothing");
   const example =
     "pocketllm compress SmolLM2-135M.gguf --out smollm2-10x --target 10x --calibration wiki.txt c4.jsonl";
   defineCommand<Options>(command, example, async (context, [source], options) => {
@@ -58,26 +59,39 @@ export function registerCompress(program: Command): void {
       context.log(
         "no --calibration text given: compressing without data, which costs much quality below 4 bits",
       );
-    const report = await compress({
+    const common = {
       source,
-      out: options.out,
       target: options.bits !== undefined ? parseBits(options.bits) : parseTarget(options.target ?? "10x"),
       method: options.method,
       calibration: options.calibration,
       calibrationTokens: options.calibrationTokens,
       seed: options.seed,
       threads: options.workers,
-      resume: options.resume,
       signal: context.signal,
       onProgress: context.onProgress,
-    });
+    };
+    if (options.dryRun) {
+      const report = await dryRun(common);
+      for (const line of planLines(report.plan)) context.print(line);
+      context.print(
+        `${report.weightBytes} bytes of weights, ${report.ratio.toFixed(3)}x smaller than ${megabytes(report.bytes16)} at 16 bits`,
+      );
+      if (report.forecast)
+        context.print(
+          `about ${Math.ceil(report.forecast.seconds / 60)} minutes and ${megabytes(report.forecast.memoryBytes)} of memory`,
+        );
+      return { ...report };
+    }
+    const { out, resume } = options;
+    if (out === undefined) throw new UsageError("give --out, the folder to make (or --dry-run)");
+    const report = await compress({ ...common, out, resume });
     const peak = peakBytes();
     context.print(
-      `${options.out}: ${megabytes(report.weightBytes)} of weights, ${report.ratio.toFixed(2)}x smaller than ${megabytes(report.bytes16)} at 16 bits`,
+      `${out}: ${megabytes(report.weightBytes)} of weights, ${report.ratio.toFixed(2)}x smaller than ${megabytes(report.bytes16)} at 16 bits`,
     );
     context.print(
       `${report.bitsPerWeight.toFixed(3)} bits a weight; ${Math.round(report.seconds)} s, ${megabytes(peak)} of memory at most`,
     );
-    return { out: options.out, ...report, peakBytes: peak };
+    return { out, ...report, peakBytes: peak };
   });
 }
