@@ -5,20 +5,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { errorLines, folderHashes, run, start, testModule } from "./run.test.util.js";
+import { hostileModule } from "../checkpoint/test-data.test.util.js";
+import { errorLines, folderHashes, makeTinyModel, run, start, words } from "./run.test.util.js";
 
 const work = mkdtempSync(join(tmpdir(), "pocketllm-cli-"));
 const model = join(work, "model");
 const text = join(work, "text.txt");
 
 before(async () => {
-  const { makeTinyLlama } = (await testModule("hostile/tiny-llama.mjs")) as {
-    makeTinyLlama: (dir: string, options: object) => Promise<unknown>;
-  };
-  await makeTinyLlama(model, { layers: 3, hidden: 64, intermediate: 160, tied: true });
-  const words = ["river", "stone", "lamp", "green", "walks", "under", "seven", "the", "a", "and"];
-  const sentence = (i: number) => `${words[i % 10]} ${words[(i * 7 + 3) % 10]} ${words[(i * i) % 10]}.`;
-  writeFileSync(text, Array.from({ length: 600 }, (_, i) => sentence(i)).join(" "));
+  await makeTinyModel(model);
+  writeFileSync(text, Array.from({ length: 600 }, (_, i) => `${words(i)}.`).join(" "));
 });
 after(() => rmSync(work, { recursive: true, force: true }));
 
@@ -61,14 +57,15 @@ describe("compress", () => {
   });
 
   test("a dry run prints the plan that is followed, its exact size, and writes nothing", async () => {
-    const planned = await run(...calibrated("unused", "--dry-run", "--json"));
+    const unused = join(work, "unused");
+    const planned = await run(...calibrated(unused, "--dry-run", "--json"));
     assert.equal(planned.code, 0, planned.stderr);
     const { plan, weightBytes, forecast } = JSON.parse(planned.stdout);
     const inspected = JSON.parse((await run("inspect", join(work, "whole"), "--json")).stdout);
     assert.equal(weightBytes, inspected.weightBytes);
     assert.equal(plan.length, 1 + 3 * 7);
     assert.ok(forecast.seconds > 0 && forecast.memoryBytes > 1e8);
-    assert.ok(!existsSync("unused") && !existsSync("unused.partial"));
+    assert.ok(!existsSync(unused) && !existsSync(`${unused}.partial`));
     const { code, stdout, stderr } = await run(
       "compress",
       model,
@@ -236,9 +233,9 @@ describe("compress refuses", () => {
   }
 
   test("every hostile checkpoint, with one line and nothing written", { timeout: 120_000 }, async () => {
-    const { makeHostileCheckpoints } = (await testModule("hostile/checkpoints.mjs")) as {
+    const { makeHostileCheckpoints } = await hostileModule<{
       makeHostileCheckpoints: (dir: string) => Promise<{ name: string; path: string }[]>;
-    };
+    }>("checkpoints.mjs");
     const cases = await makeHostileCheckpoints(join(work, "hostile"));
     assert.ok(cases.length >= 12);
     for (const { name, path } of cases) {

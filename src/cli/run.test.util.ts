@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { hostileModule } from "../checkpoint/test-data.test.util.js";
 
 const MAIN = fileURLToPath(new URL("./main.js", import.meta.url));
 
@@ -46,7 +47,17 @@ export function folderHashes(folder: string): Record<string, string> {
   return hashes;
 }
 
-/** A module of test/, which is not compiled. */
-export function testModule(path: string): Promise<Record<string, (...args: never[]) => Promise<unknown>>> {
-  return import(new URL(`../../test/${path}`, import.meta.url).href);
+/** Writes a tiny Llama with random weights, of 3 layers unless `options` (test/hostile/tiny-llama.mjs) say else. */
+export async function makeTinyModel(dir: string, options: object = {}): Promise<void> {
+  const { makeTinyLlama } = await hostileModule<{
+    makeTinyLlama(dir: string, options: object): Promise<unknown>;
+  }>("tiny-llama.mjs");
+  await makeTinyLlama(dir, { layers: 3, hidden: 64, intermediate: 160, tied: true, ...options });
+}
+
+const WORDS = ["river", "stone", "lamp", "green", "walks", "under", "seven", "the", "a", "and"];
+
+/** Three words, the same for the same `i`: text for tests. */
+export function words(i: number): string {
+  return `${WORDS[i % 10]} ${WORDS[(i * 7 + 3) % 10]} ${WORDS[(i * i) % 10]}`;
 }

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { errorLines, folderHashes, run, start, testModule } from "./run.test.util.js";
+import { errorLines, folderHashes, makeTinyModel, run, start, words } from "./run.test.util.js";
 
 const work = mkdtempSync(join(tmpdir(), "pocketllm-tune-"));
 const model = join(work, "model");
@@ -14,13 +14,8 @@ const text = join(work, "text.txt");
 const STEPS = 20;
 
 before(async () => {
-  const { makeTinyLlama } = (await testModule("hostile/tiny-llama.mjs")) as {
-    makeTinyLlama: (dir: string, options: object) => Promise<unknown>;
-  };
-  await makeTinyLlama(model, { layers: 3, hidden: 64, intermediate: 160, tied: true });
-  const words = ["river", "stone", "lamp", "green", "walks", "under", "seven", "the", "a", "and"];
-  const sentence = (i: number) => `${words[i % 10]} ${words[(i * 7 + 3) % 10]} ${words[(i * i) % 10]} ${i}.`;
-  writeFileSync(text, Array.from({ length: 2000 }, (_, i) => sentence(i)).join(" "));
+  await makeTinyModel(model);
+  writeFileSync(text, Array.from({ length: 2000 }, (_, i) => `${words(i)} ${i}.`).join(" "));
   const compressed = await run("compress", model, "--out", folder, "--target", "5x", "--data-free");
   assert.equal(compressed.code, 0, compressed.stderr);
 });
@@ -64,7 +59,7 @@ describe("tune", () => {
     assert.equal(steps.length, STEPS);
     assert.ok(!existsSync(`${whole}.tuning`));
 
-    // What it reports about held-out text is what `eval` finds about text it never saw.
+    // `eval`, which shares nothing with the trainer's own measurement, finds it nearer too.
     const divergence = async (of: string) => {
       const evaluated = await run(
         "eval",
@@ -93,18 +88,22 @@ describe("tune", () => {
     for (let round = 0; round < 3; round++) {
       const out = join(work, `killed-${round}`);
       let kills = 0;
+      let killedLast = false;
       for (let attempt = 0; !existsSync(out); attempt++) {
         const resume = existsSync(`${out}.tuning`) ? ["--resume"] : [];
         const { child, finished } = start(tuned(out, ...resume));
         const patience = duration * (0.35 + 0.2 * round) + (attempt * duration) / 4;
         const killed = sleep(patience, undefined, { ref: false }).then(() => child.kill("SIGKILL"));
         const { code, signal, stderr } = await Promise.race([finished, killed.then(() => finished)]);
-        if (signal === "SIGKILL") kills++;
+        killedLast = signal === "SIGKILL";
+        if (killedLast) kills++;
         else assert.equal(code, 0, stderr);
       }
       assert.ok(kills > 0, "the run was too fast to be killed");
       assert.deepEqual(folderHashes(out), folderHashes(whole));
-      assert.ok(!existsSync(`${out}.tuning`) && !existsSync(`${out}.partial`));
+      // Killed between the output's last rename and the state's removal, the output is whole and a state is left.
+      if (!killedLast) assert.ok(!existsSync(`${out}.tuning`));
+      assert.ok(!existsSync(`${out}.partial`));
     }
   });
 
@@ -150,7 +149,7 @@ describe("tune refuses", () => {
     ],
     [
       "an empty file",
-      /empty|no text|does not fill|nothing/,
+      /empty\.txt is empty/,
       () => other(join(work, "x"), { "--data": file("empty.txt", "") }),
     ],
     [
@@ -177,10 +176,7 @@ describe("tune refuses", () => {
       "an original of another vocabulary",
       /vocabulary of 400/,
       async () => {
-        const { makeTinyLlama } = (await testModule("hostile/tiny-llama.mjs")) as {
-          makeTinyLlama: (dir: string, options: object) => Promise<unknown>;
-        };
-        await makeTinyLlama(join(work, "other"), { vocab: 400, tied: true });
+        await makeTinyModel(join(work, "other"), { vocab: 400 });
         return other(join(work, "x"), { "--distill": join(work, "other") });
       },
     ],

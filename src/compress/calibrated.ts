@@ -31,7 +31,7 @@ const HEAD_DAMPING = 0.1;
  * Tokens that a tied head's Hessian is taken from: it needs a pass of its own through the original model,
  * before the embedding is coded. 14 tokens a column for SmolLM2.
  */
-const HEAD_TOKENS = 8192;
+export const HEAD_TOKENS = 8192;
 
 export interface CalibratedOptions<Code> {
   readonly backend: WasmBackend;

@@ -17,7 +17,7 @@ import { codeWithoutData } from "./data-free.js";
 import { metaCodec } from "./meta-codec.js";
 import { type CompressOptions, resolveOptions } from "./options.js";
 import type { Sensitivities } from "./plan.js";
-import { planFor, type Run, storedOrder, windowsFor } from "./prepare.js";
+import { type Planning, planFor, readCalibration, storedOrder } from "./prepare.js";
 import { measureSensitivities } from "./sensitivity.js";
 import { trellisCodec } from "./trellis-codec.js";
 
@@ -56,6 +56,10 @@ export async function compress(options: CompressOptions): Promise<CompressReport
 
 const SENSITIVITIES_NOTE = "sensitivities";
 
+interface Run extends Planning {
+  readonly options: CompressOptions;
+}
+
 async function runWith<Code>(
   run: Run,
   createCodec: (runtime: Awaited<ReturnType<typeof createBackend>>["runtime"]) => MatrixCodec<Code>,
@@ -67,8 +71,9 @@ async function runWith<Code>(
     const codec = createCodec(backend.runtime);
     // Refuses a target out of reach before any work; measured sensitivities may change who gets the bits.
     const fixedPlan = planFor(run, codec);
-    const files = codec.method === "trellis" ? (options.calibration ?? []) : [];
-    const windows = await windowsFor(run, files);
+    // Read before any work even where no text needs it: a tokenizer that is damaged is found now.
+    const tokenizerFiles = await checkpoint.tokenizer();
+    const { files, windows } = await readCalibration(run, tokenizerFiles);
     const provenance = await describe(run, files, backend.runtime.arithmetic);
     const writer = await FolderWriter.open(options.out, {
       resume: options.resume ?? false,
@@ -98,7 +103,7 @@ async function runWith<Code>(
     for (const matrix of plan.matrices) errors[matrix.name] = coder.errors(matrix);
     const { weightBytes } = await writer.finish({
       config: checkpoint.huggingFaceConfig,
-      tokenizerFiles: await checkpoint.tokenizer(),
+      tokenizerFiles,
       generationConfig: checkpoint.generationConfig,
       provenance: { ...provenance, measured: { errors } },
       order: storedOrder(checkpoint, coded),

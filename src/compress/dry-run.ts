@@ -8,8 +8,8 @@ import { createBackend } from "../compute/index.js";
 import type { MatrixCodec } from "./codec.js";
 import { type Forecast, forecast } from "./forecast.js";
 import { metaCodec } from "./meta-codec.js";
-import { type CompressOptions, resolveOptions } from "./options.js";
-import { planFor, windowsFor } from "./prepare.js";
+import { type PlanningOptions, resolveOptions } from "./options.js";
+import { planFor, readCalibration } from "./prepare.js";
 import { measureSensitivities } from "./sensitivity.js";
 import { trellisCodec } from "./trellis-codec.js";
 
@@ -34,23 +34,23 @@ export interface DryRunReport {
   readonly forecast: Forecast | null;
 }
 
-/** Errors as `compress`. `out` and `resume` of the options are not looked at. */
-export async function dryRun(options: Omit<CompressOptions, "out" | "resume">): Promise<DryRunReport> {
+/** Errors as `compress`. */
+export async function dryRun(options: PlanningOptions): Promise<DryRunReport> {
   const { signal, onProgress } = options;
   const checkpoint = await openCheckpoint(options.source);
   try {
-    const result = resolveOptions({ ...options, out: "" }, checkpoint.config.contextLength);
-    const run = { checkpoint, options: { ...options, out: "" }, result };
+    const result = resolveOptions(options, checkpoint.config.contextLength);
+    const planning = { checkpoint, options, result };
     const backend = await createBackend({ threads: options.threads });
     try {
       const reportOf = async <Code>(codec: MatrixCodec<Code>): Promise<DryRunReport> => {
         // Refuses a target out of reach before anything is measured.
-        let plan = planFor(run, codec);
-        const windows = await windowsFor(run, codec.method === "trellis" ? (options.calibration ?? []) : []);
+        let plan = planFor(planning, codec);
+        const { windows } = await readCalibration(planning, await checkpoint.tokenizer());
         if (windows.length > 0) {
           const { seed } = result;
           const measured = { backend, checkpoint, windows, seed, signal, onProgress };
-          plan = planFor(run, codec, (await measureSensitivities(measured)) ?? undefined);
+          plan = planFor(planning, codec, (await measureSensitivities(measured)) ?? undefined);
         }
         const tokens = windows.length * (windows[0]?.length ?? 0);
         return {

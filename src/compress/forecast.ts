@@ -3,7 +3,9 @@
  * two cores of an AMD EPYC (Node 20.20): good to about a third there, and as far off elsewhere as the machine.
  */
 import type { ModelConfig } from "../checkpoint/config.js";
+import { HEAD_TOKENS } from "./calibrated.js";
 import type { MatrixInfo } from "./matrices.js";
+import { SENSITIVITY_TOKENS } from "./sensitivity.js";
 
 export interface Forecast {
   readonly seconds: number;
@@ -25,9 +27,6 @@ const GRADIENT_SPEED = 20e9;
 /** Seconds of one thread a weight: the search, the mean over the rates; and error feedback, a column. */
 const SEARCH_SECONDS = 0.45e-6;
 const FEEDBACK_SECONDS = 2 / 40e9;
-/** Tokens that sensitivities and the head's Hessian are taken from: as in sensitivity.ts and calibrated.ts. */
-const SENSITIVITY_TOKENS = 4096;
-const HEAD_TOKENS = 8192;
 /** Node, the program and its workers. */
 const BASE_BYTES = 150e6;
 /** Weights and errors of a chunk of rows in the encoder, a thread. */

@@ -31,6 +31,9 @@ export interface CompressOptions {
   readonly onProgress?: OnProgress | undefined;
 }
 
+/** What a plan is made from. */
+export type PlanningOptions = Omit<CompressOptions, "out" | "resume">;
+
 /** Options that change the result, with their defaults filled in: what the manifest records. */
 export interface ResultOptions {
   readonly target: Target;
@@ -41,7 +44,7 @@ export interface ResultOptions {
 }
 
 /** Throws UsageError for values out of range. */
-export function resolveOptions(options: CompressOptions, contextLength: number): ResultOptions {
+export function resolveOptions(options: PlanningOptions, contextLength: number): ResultOptions {
   const {
     target = { kind: "ratio", ratio: 10 },
     method = "trellis",

@@ -1,23 +1,23 @@
 /** What `compress` and its dry run settle before any work: the plan, and the calibration text as windows. */
-import type { Checkpoint } from "../checkpoint/checkpoint.js";
+import type { Checkpoint, TokenizerFiles } from "../checkpoint/checkpoint.js";
 import { InputError } from "../errors.js";
 import { createTokenizer } from "../text/tokenizer.js";
 import { calibrationWindows } from "./calibration-text.js";
 import type { MatrixCodec } from "./codec.js";
 import { codedMatrices } from "./matrices.js";
-import type { CompressOptions, ResultOptions } from "./options.js";
+import type { PlanningOptions, ResultOptions } from "./options.js";
 import { type CompressionPlan, planCompression, type Sensitivities } from "./plan.js";
 import { targetBytes } from "./target.js";
 
-export interface Run {
+export interface Planning {
   readonly checkpoint: Checkpoint;
-  readonly options: CompressOptions;
+  readonly options: PlanningOptions;
   readonly result: ResultOptions;
 }
 
 /** The plan alone, before any work. */
 export function planFor<Code>(
-  { checkpoint, result }: Omit<Run, "options">,
+  { checkpoint, result }: Omit<Planning, "options">,
   codec: MatrixCodec<Code>,
   sensitivities?: Sensitivities | undefined,
 ): CompressionPlan<Code> {
@@ -41,20 +41,28 @@ export function storedOrder(checkpoint: Checkpoint, coded: ReadonlySet<string>):
   );
 }
 
-/** `files` tokenised and cut into windows; none without files. InputError for a model without a tokenizer. */
-export async function windowsFor(
-  { checkpoint, result }: Run,
-  files: readonly string[],
-): Promise<Int32Array[]> {
-  if (files.length === 0) return [];
-  const tokenizerFiles = await checkpoint.tokenizer();
+/** Calibration text as it will be used. */
+export interface Calibration {
+  readonly files: readonly string[];
+  /** Of one length; none without files. */
+  readonly windows: readonly Int32Array[];
+}
+
+/** The text tokenised and cut into windows. InputError for text without a tokenizer, or that cannot be used. */
+export async function readCalibration(
+  { checkpoint, options, result }: Planning,
+  tokenizerFiles: TokenizerFiles | null,
+): Promise<Calibration> {
+  const files = result.method === "trellis" ? (options.calibration ?? []) : [];
+  if (files.length === 0) return { files, windows: [] };
   if (!tokenizerFiles)
     throw new InputError(
       `${checkpoint.source} has no tokenizer: calibration text cannot be used (--data-free)`,
     );
-  return calibrationWindows(files, createTokenizer(tokenizerFiles), {
+  const windows = await calibrationWindows(files, createTokenizer(tokenizerFiles), {
     context: result.calibrationContext,
     windows: Math.floor(result.calibrationTokens / result.calibrationContext),
     seed: result.seed,
   });
+  return { files, windows };
 }

@@ -31,7 +31,7 @@ import { SITES } from "./matrices.js";
 import { type Sensitivities, tierRows } from "./plan.js";
 
 /** Tokens that are measured on. */
-const TOKENS = 4096;
+export const SENSITIVITY_TOKENS = 4096;
 /** Most bytes of hidden states that a batch of windows keeps. */
 const BATCH_BYTES = 2 ** 29;
 /** Most weights of embedding and head together: f32, and one gradient. */
@@ -140,7 +140,7 @@ class SensitivityRun {
     const { layers, hiddenSize, vocabularySize, tiedEmbeddings } = config;
     const tokens = windows[0].length;
     const room = Math.max(1, Math.floor(BATCH_BYTES / (4 * tokens * hiddenSize * (layers + 1))));
-    const used = windows.slice(0, Math.min(room, Math.max(1, Math.floor(TOKENS / tokens))));
+    const used = windows.slice(0, Math.min(room, Math.max(1, Math.floor(SENSITIVITY_TOKENS / tokens))));
     const whole = async (name: string) => {
       const spec = { name, outputs: vocabularySize, inputs: hiddenSize, bias: false };
       const linear = (await this.#source.linear(spec)) as ObservedLinear;

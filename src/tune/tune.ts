@@ -276,11 +276,14 @@ class TuneRun {
 
   async #measure(step: number): Promise<number> {
     const loss = await this.#distiller.measure(this.#heldOut, this.#parts.options.signal);
-    const measurement = { step, loss };
-    this.#guard.checkHeldOut(step, loss);
+    this.#record({ step, loss });
+    return loss;
+  }
+
+  #record(measurement: Measurement): void {
+    this.#guard.checkHeldOut(measurement.step, measurement.loss);
     this.#measurements.push(measurement);
     this.#stop.add(measurement);
-    return loss;
   }
 
   get #identity() {
@@ -324,11 +327,7 @@ class TuneRun {
       this.#losses.push(loss);
       this.#guard.check(step, loss, 0);
     }
-    for (const measurement of found.heldOut) {
-      this.#guard.checkHeldOut(measurement.step, measurement.loss);
-      this.#measurements.push(measurement);
-      this.#stop.add(measurement);
-    }
+    for (const measurement of found.heldOut) this.#record(measurement);
     return found.step;
   }
 }
