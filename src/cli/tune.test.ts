@@ -37,6 +37,11 @@ const tuned = (out: string, ...more: string[]) => [
   ...more,
 ];
 
+/** When the run to `out` has kept its first state, or is over. */
+async function stateIn(out: string): Promise<void> {
+  while (!existsSync(join(`${out}.tuning`, "state.safetensors")) && !existsSync(out)) await sleep(5);
+}
+
 describe("tune", () => {
   const whole = join(work, "whole");
   let duration = 0;
@@ -92,8 +97,12 @@ describe("tune", () => {
       for (let attempt = 0; !existsSync(out); attempt++) {
         const resume = existsSync(`${out}.tuning`) ? ["--resume"] : [];
         const { child, finished } = start(tuned(out, ...resume));
-        const patience = duration * (0.35 + 0.2 * round) + (attempt * duration) / 4;
-        const killed = sleep(patience, undefined, { ref: false }).then(() => child.kill("SIGKILL"));
+        // First once a state is there, then at any moment: before there is a new one, or while it is written.
+        const moment =
+          attempt === 0
+            ? stateIn(out).then(() => sleep(60 * round))
+            : sleep(duration * (0.35 + 0.2 * round) + (attempt * duration) / 4, undefined, { ref: false });
+        const killed = moment.then(() => child.kill("SIGKILL"));
         const { code, signal, stderr } = await Promise.race([finished, killed.then(() => finished)]);
         killedLast = signal === "SIGKILL";
         if (killedLast) kills++;
@@ -110,7 +119,7 @@ describe("tune", () => {
   test("Ctrl-C keeps what was trained, and only the same run goes on with it", async () => {
     const out = join(work, "interrupted");
     const { child, finished } = start(tuned(out));
-    while (!existsSync(join(`${out}.tuning`, "state.safetensors"))) await sleep(5);
+    await stateIn(out);
     child.kill("SIGINT");
     const stopped = await finished;
     assert.equal(stopped.code, 1, stopped.stderr);

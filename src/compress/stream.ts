@@ -95,6 +95,12 @@ export class CalibrationStream {
     }
   }
 
+  /** Lets the coded stream go on from where the original one is. */
+  join(): void {
+    for (const [w, from] of this.#original.hidden.entries())
+      this.#backend.copy(from, 0, this.#coded.hidden[w], 0, from.length);
+  }
+
   /** E[x xᵀ] of the normalised final hidden state of the first `count` windows: the head's input. */
   async headHessian(stream: "original" | "coded", finalNorm: Buffer, count: number): Promise<Float32Array> {
     const { hidden, steps } = stream === "original" ? this.#original : this.#coded;
