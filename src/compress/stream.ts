@@ -8,6 +8,7 @@ import type { ModelConfig } from "../checkpoint/config.js";
 import type { Buffer } from "../compute/backend.js";
 import type { Linear } from "../compute/linear.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";
+import { WasmTraining } from "../compute/wasm/training.js";
 import { BufferGroup } from "../transformer/buffers.js";
 import { forwardLayer, LayerSteps, type TapSite } from "../transformer/layer.js";
 import { type Rope, uploadRope } from "../transformer/rope.js";
@@ -26,6 +27,11 @@ export interface SiteStatistics {
   readonly hessian: Float32Array;
   /** E[x x₀ᵀ], x₀ the original model's input at the same place. */
   readonly cross: Float32Array;
+  /**
+   * Where a matrix's output is added to the residual stream (o, down): E[(h₀ - h) xᵀ], [hiddenSize, columns],
+   * h₀ and h the original's and the coded model's stream before that.
+   */
+  readonly residual?: Float32Array | undefined;
 }
 
 /** The layer as coded so far: matrices are added as they are coded. */
@@ -39,6 +45,7 @@ interface Lane {
 
 export class CalibrationStream {
   readonly #backend: WasmBackend;
+  readonly #training: WasmTraining;
   readonly #config: ModelConfig;
   readonly #windows: readonly Int32Array[];
   readonly #group: BufferGroup;
@@ -54,6 +61,7 @@ export class CalibrationStream {
     const tokens = windows[0].length;
     const group = new BufferGroup(backend);
     this.#backend = backend;
+    this.#training = new WasmTraining(backend);
     this.#config = config;
     this.#windows = windows;
     this.#group = group;
@@ -127,6 +135,9 @@ export class CalibrationStream {
     const { columns, input } = this.#site(site);
     const hessian = measure ? new MatrixSum(this.#backend, columns) : null;
     const cross = measure ? new MatrixSum(this.#backend, columns) : null;
+    const adds = site === "o" || site === "down";
+    const residual =
+      measure && adds ? new MatrixSum(this.#backend, columns, this.#config.hiddenSize) : undefined;
     for (let w = 0; w < this.#windows.length; w++) {
       this.#advanceOriginal(site, original, w);
       this.#advanceCoded(site, coded, w);
@@ -140,11 +151,28 @@ export class CalibrationStream {
           this.#coded.steps.tokens,
           columns,
         );
+        if (residual) this.#addResidual(residual.buffer, x, w, columns);
       }
       this.#leaveOriginal(site, original, w);
     }
     if (!hessian || !cross) return null;
-    return { columns, hessian: await hessian.mean(this.tokens), cross: await cross.mean(this.tokens) };
+    return {
+      columns,
+      hessian: await hessian.mean(this.tokens),
+      cross: await cross.mean(this.tokens),
+      residual: await residual?.mean(this.tokens),
+    };
+  }
+
+  /** sum += (h₀ - h)ᵀ x */
+  #addResidual(sum: Buffer, x: Buffer, w: number, inputs: number): void {
+    const { tokens, workspace } = this.#coded.steps;
+    const outputs = this.#config.hiddenSize;
+    const difference = workspace.projected;
+    this.#backend.copy(this.#coded.hidden[w], 0, difference, 0, tokens * outputs);
+    this.#training.scale(difference, -1, tokens * outputs);
+    this.#backend.add(difference, this.#original.hidden[w], tokens * outputs);
+    this.#training.matmulBackwardWeight({ dy: difference, x, dWeight: sum, tokens, inputs, outputs });
   }
 
   /** Takes the coded stream through the layer's last matrix. */
@@ -159,6 +187,7 @@ export class CalibrationStream {
 
   free(): void {
     this.#group.free();
+    this.#training.free();
   }
 
   #site(site: TapSite): { columns: number; input: (workspace: Workspace) => Buffer } {
@@ -202,15 +231,16 @@ export class CalibrationStream {
   }
 }
 
-/** A [columns, columns] sum on the backend that is read once as a mean. */
+/** A [rows, columns] sum on the backend that is read once as a mean. */
 class MatrixSum {
   readonly buffer: Buffer;
 
   constructor(
     readonly backend: WasmBackend,
     columns: number,
+    rows = columns,
   ) {
-    this.buffer = backend.allocate(columns * columns);
+    this.buffer = backend.allocate(rows * columns);
   }
 
   async mean(count: number): Promise<Float32Array> {
