@@ -166,7 +166,7 @@ class SensitivityRun {
         embedding,
         head,
         finalNorm,
-        gradient: { embedding: dEmbedding },
+        gradient: { embedding: { weight: dEmbedding } },
         openLayer: async (index: number): Promise<OpenLayer> => {
           throwIfAborted(signal);
           this.#progress(opened++, 2 * layers);

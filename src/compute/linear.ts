@@ -24,6 +24,11 @@ export interface LinearGradient {
   readonly weight?: Buffer | undefined;
   /** [outputs] */
   readonly bias?: Buffer | undefined;
+  /**
+   * [outputs]: Σ_t dy y, the gradient of a factor on each row of weights (and its bias) where the factor is 1.
+   * It needs `y`, and costs nothing beside the weights' own gradient.
+   */
+  readonly rowFactor?: Buffer | undefined;
 }
 
 export interface LinearBackwardOptions {
@@ -31,6 +36,8 @@ export interface LinearBackwardOptions {
   readonly x: Buffer;
   /** [tokens, outputs] */
   readonly dy: Buffer;
+  /** [tokens, outputs]: what `forward` gave; used for row factors only. */
+  readonly y?: Buffer | undefined;
   /** [tokens, inputs], or null where the input needs no gradient. */
   readonly dx: Buffer | null;
   readonly tokens: number;
@@ -71,7 +78,7 @@ export class DenseLinear implements Linear {
   /** Gradients of `forward`: dx = dy W, and the weight's and bias's are added to. */
   backward(
     training: TrainingBackend,
-    { x, dy, dx, tokens, accumulate, gradient }: LinearBackwardOptions,
+    { x, y, dy, dx, tokens, accumulate, gradient }: LinearBackwardOptions,
   ): void {
     const { inputs, outputs } = this;
     if (dx)
@@ -86,6 +93,10 @@ export class DenseLinear implements Linear {
       });
     if (gradient?.weight)
       training.matmulBackwardWeight({ dy, x, dWeight: gradient.weight, tokens, inputs, outputs });
+    if (gradient?.rowFactor) {
+      if (!y) throw new Error("a row factor's gradient needs the output");
+      training.columnDots(dy, y, gradient.rowFactor, tokens, outputs);
+    }
     if (gradient?.bias) training.columnDots(dy, undefined, gradient.bias, tokens, outputs);
   }
 

@@ -30,6 +30,8 @@ export interface LayerBackwardPass {
   readonly gradient: LayerGradient;
   /** [tokens, hiddenSize]: the layer's input. */
   readonly input: Buffer;
+  /** [tokens, hiddenSize]: the layer's output; for a row factor of `down` only. */
+  readonly output: Buffer;
   /** [tokens, hiddenSize]: the gradient of the layer's output, overwritten by that of its input. */
   readonly dHidden: Buffer;
   readonly tokens: number;
@@ -51,6 +53,7 @@ export class LayerBackward {
   readonly #rawQuery: Buffer | undefined;
   readonly #rawKey: Buffer | undefined;
   readonly #gate: Buffer;
+  readonly #dGate: Buffer;
   readonly #dNormed: Buffer;
   readonly #dQuery: Buffer;
   readonly #dKey: Buffer;
@@ -79,6 +82,7 @@ export class LayerBackward {
     this.#inputNormed = rows(hiddenSize);
     this.#middle = rows(hiddenSize);
     this.#gate = rows(intermediateSize);
+    this.#dGate = rows(intermediateSize);
     this.#dNormed = rows(hiddenSize);
     this.#dQuery = rows(heads * headSize);
     this.#dKey = rows(kvHeads * headSize);
@@ -123,14 +127,15 @@ export class LayerBackward {
     backend.siluMultiply(workspace.gate, workspace.up, tokens * intermediateSize);
   }
 
-  #feedForward({ layer, gradient, dHidden, tokens }: LayerBackwardPass): void {
+  #feedForward({ layer, gradient, output, dHidden, tokens }: LayerBackwardPass): void {
     const training = this.#training;
     const { hiddenSize: columns, intermediateSize, rmsNormEpsilon: epsilon } = this.#config;
     const { normed, gate: activated, up } = this.#workspace;
     const { linears } = gradient;
-    const dGate = this.#gate;
+    const [dGate, dUp] = [this.#dGate, this.#dActivated];
     layer.down.backward(training, {
       x: activated,
+      y: linears?.down?.rowFactor && this.#difference(output, this.#middle, tokens),
       dy: dHidden,
       dx: this.#dActivated,
       tokens,
@@ -141,12 +146,12 @@ export class LayerBackward {
       up,
       dy: this.#dActivated,
       dGate,
-      dUp: up,
+      dUp,
       length: tokens * intermediateSize,
     });
     const input = { x: normed, dx: this.#dNormed, tokens };
-    layer.gate.backward(training, { ...input, dy: dGate, gradient: linears?.gate });
-    layer.up.backward(training, { ...input, dy: up, accumulate: true, gradient: linears?.up });
+    layer.gate.backward(training, { ...input, y: this.#gate, dy: dGate, gradient: linears?.gate });
+    layer.up.backward(training, { ...input, y: up, dy: dUp, accumulate: true, gradient: linears?.up });
     training.rmsNormBackward({
       x: this.#middle,
       weight: layer.postAttentionNorm,
@@ -166,6 +171,7 @@ export class LayerBackward {
     const { linears } = gradient;
     layer.o.backward(training, {
       x: attended,
+      y: linears?.o?.rowFactor && this.#difference(this.#middle, input, tokens),
       dy: dHidden,
       dx: this.#dAttended,
       tokens,
@@ -187,15 +193,20 @@ export class LayerBackward {
       scale: 1 / Math.sqrt(headSize),
       window: slidingWindow,
     });
+    const { keys, values } = this.#cache;
     const turn = { ...this.#rope, tokens, position: 0, headSize };
     training.ropeBackward({ ...turn, x: this.#dQuery, heads });
     training.ropeBackward({ ...turn, x: this.#dKey, heads: kvHeads });
     const dQuery = this.#headNorm(this.#rawQuery, layer.qNorm, gradient.qNorm, this.#dQuery, tokens * heads);
     const normed = { x: this.#inputNormed, dx: this.#dNormed, tokens };
-    layer.q.backward(training, { ...normed, dy: dQuery, gradient: linears?.q });
+    // What q and k gave is there turned only, unless a norm came between: it is turned back in place.
+    if (linears?.q?.rowFactor && !this.#rawQuery) training.ropeBackward({ ...turn, x: query, heads });
+    if (linears?.k?.rowFactor && !this.#rawKey) training.ropeBackward({ ...turn, x: keys, heads: kvHeads });
+    layer.q.backward(training, { ...normed, y: this.#rawQuery ?? query, dy: dQuery, gradient: linears?.q });
     const dKey = this.#headNorm(this.#rawKey, layer.kNorm, gradient.kNorm, this.#dKey, tokens * kvHeads);
-    layer.k.backward(training, { ...normed, dy: dKey, accumulate: true, gradient: linears?.k });
-    layer.v.backward(training, { ...normed, dy: this.#dValue, accumulate: true, gradient: linears?.v });
+    const add = { ...normed, accumulate: true };
+    layer.k.backward(training, { ...add, y: this.#rawKey ?? keys, dy: dKey, gradient: linears?.k });
+    layer.v.backward(training, { ...add, y: values, dy: this.#dValue, gradient: linears?.v });
     training.rmsNormBackward({
       x: input,
       weight: layer.inputNorm,
@@ -206,6 +217,16 @@ export class LayerBackward {
       columns: hiddenSize,
       epsilon,
     });
+  }
+
+  /** a - b [tokens, hiddenSize], in a buffer that the next call overwrites. */
+  #difference(a: Buffer, b: Buffer, tokens: number): Buffer {
+    const { projected } = this.#workspace;
+    const length = tokens * this.#config.hiddenSize;
+    this.#backend.copy(b, 0, projected, 0, length);
+    this.#training.scale(projected, -1, length);
+    this.#backend.add(projected, a, length);
+    return projected;
   }
 
   /** Gradient before the norm over heads (qwen3) from that after it; the same buffer where there is no norm. */

@@ -115,6 +115,25 @@ function assertClose(actual: Tensors, expected: Tensors, tolerance: number): voi
   }
 }
 
+/** A factor on a matrix's row, and on its bias, changes the loss as all weights of the row together. */
+function assertRowFactors(factors: Tensors, gradients: Tensors, tensors: Tensors): void {
+  assert.ok(factors.size >= 8);
+  const expected = new Map(
+    [...factors].map(([name, { length: rows }]) => {
+      const dots = (suffix: string) => {
+        const [values, gradient] = [tensors.get(name + suffix), gradients.get(name + suffix)];
+        if (!values || !gradient) return new Float32Array(rows);
+        const columns = values.length / rows;
+        const row = (x: Float32Array, r: number) => x.subarray(r * columns, (r + 1) * columns);
+        return Float32Array.from({ length: rows }, (_, r) => dot(row(values, r), row(gradient, r)));
+      };
+      const biases = dots(".bias");
+      return [name, dots(".weight").map((x, r) => x + biases[r])];
+    }),
+  );
+  assertClose(factors, expected, 1e-4);
+}
+
 const FAMILY: Readonly<Record<string, ModelConfig>> = {
   "llama, tied": tinyConfig(),
   "llama, untied, four heads on one": tinyConfig({ tiedEmbeddings: false, kvHeads: 1 }),
@@ -135,6 +154,7 @@ for (const [name, config] of Object.entries(FAMILY)) {
     const windows = [randomIds(11, columns, 3)];
     const model = await ResidentModel.create(reference, config, tensors);
     const gradients = await model.gradientsOf(windows, nextToken(reference, windows, columns));
+    assertRowFactors(await model.rowFactorGradients(), gradients, tensors);
     await checkSlopes(model, gradients, tensors, async () => {
       const logits = await model.logits(windows[0]);
       const targets = targetsOf(windows[0], 0, 10);
@@ -144,6 +164,7 @@ for (const [name, config] of Object.entries(FAMILY)) {
       const other = await ResidentModel.create(machine, config, tensors);
       const loss = nextToken(machine, windows, columns);
       assertClose(await other.gradientsOf(windows, loss), gradients, 2e-5);
+      assertRowFactors(await other.rowFactorGradients(), gradients, tensors);
       other.free();
     }
   });

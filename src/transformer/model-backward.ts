@@ -5,7 +5,7 @@
  */
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend, Buffer } from "../compute/backend.js";
-import type { DenseLinear } from "../compute/linear.js";
+import type { DenseLinear, LinearGradient } from "../compute/linear.js";
 import type { TrainingBackend } from "../compute/training.js";
 import { throwIfAborted } from "../errors.js";
 import { allocateTogether, type BufferGroup } from "./buffers.js";
@@ -22,9 +22,9 @@ export interface TrainableModel {
   readonly head: DenseLinear;
   readonly finalNorm: Buffer;
   readonly gradient: {
-    /** [vocabularySize, hiddenSize]; gets both parts where embeddings are tied. */
-    readonly embedding?: Buffer | undefined;
-    readonly head?: Buffer | undefined;
+    /** Of a matrix without a bias; gets both parts where embeddings are tied. */
+    readonly embedding?: LinearGradient | undefined;
+    readonly head?: LinearGradient | undefined;
     readonly finalNorm?: Buffer | undefined;
   };
   /** Called for the forward and again for the backward pass; one layer is open at a time. */
@@ -81,6 +81,7 @@ export class ModelBackward {
   readonly #headInput: Buffer;
   readonly #dHeadInput: Buffer;
   readonly #logits: Buffer;
+  #keptLogits: Buffer | undefined;
 
   constructor(
     backend: Backend,
@@ -142,15 +143,33 @@ export class ModelBackward {
           layer,
           gradient,
           input: this.#hidden[index][w],
+          output: this.#hidden[index + 1][w],
           dHidden: this.#dHidden[w],
           tokens: ids.length,
         });
       await model.closeLayer(index, "backward");
     }
-    const { embedding } = model.gradient;
-    if (embedding)
-      for (const [w, ids] of windows.entries())
-        this.#training.scatterAdd(embedding, ids, this.#config.hiddenSize, this.#dHidden[w]);
+    const { weight, rowFactor } = model.gradient.embedding ?? {};
+    for (const [w, ids] of windows.entries()) {
+      if (weight) this.#training.scatterAdd(weight, ids, this.#config.hiddenSize, this.#dHidden[w]);
+      if (rowFactor) await this.#addLookedUp(rowFactor, w, ids);
+    }
+  }
+
+  /** rowFactor[ids[t]] += dHidden[t] · hidden[t], by the embeddings as they were looked up. */
+  async #addLookedUp(rowFactor: Buffer, window: number, ids: Int32Array): Promise<void> {
+    const { hiddenSize } = this.#config;
+    const [sums, x, dx] = await Promise.all([
+      this.#backend.read(rowFactor),
+      this.#backend.read(this.#hidden[0][window], 0, ids.length * hiddenSize),
+      this.#backend.read(this.#dHidden[window], 0, ids.length * hiddenSize),
+    ]);
+    for (const [t, id] of ids.entries()) {
+      let dot = 0;
+      for (let i = t * hiddenSize; i < (t + 1) * hiddenSize; i++) dot += x[i] * dx[i];
+      sums[id] += dot;
+    }
+    this.#backend.write(rowFactor, sums);
   }
 
   /** Only forward: afterwards `chunks` gives the logits. */
@@ -231,16 +250,23 @@ export class ModelBackward {
   ): Promise<void> {
     const { layers, hiddenSize: columns, rmsNormEpsilon: epsilon } = this.#config;
     const tied = model.head === model.embedding;
-    const weight = tied ? model.gradient.embedding : model.gradient.head;
+    const gradient = tied ? model.gradient.embedding : model.gradient.head;
     await this.chunks(model, window, tokens, async (chunk) => {
       const { from, tokens: count } = chunk;
+      let y: Buffer | undefined;
+      if (gradient?.rowFactor) {
+        // The loss overwrites them.
+        y = this.#keptLogits ??= this.#group.allocate(this.#logits.length);
+        this.#backend.copy(this.#logits, 0, y, 0, count * this.#config.vocabularySize);
+      }
       await loss(chunk);
       model.head.backward(this.#training, {
         x: this.#headInput,
+        y,
         dy: this.#logits,
         dx: this.#dHeadInput,
         tokens: count,
-        gradient: { weight },
+        gradient,
       });
       this.#backend.copy(this.#dHeadInput, 0, this.#dNormed, from * columns, count * columns);
     });

@@ -42,14 +42,16 @@ export class ResidentModel implements TrainableModel {
     /** The tensors and their gradients, by Hugging Face name. */
     readonly parameters: ReadonlyMap<string, Buffer>,
     readonly gradients: ReadonlyMap<string, Buffer>,
+    /** Gradients of the row factors of trained matrices, by name without ".weight". */
+    readonly rowFactors: ReadonlyMap<string, Buffer>,
   ) {
     this.config = weights.config;
     this.embedding = weights.embedding as DenseLinear;
     this.head = weights.head as DenseLinear;
     this.finalNorm = weights.finalNorm;
     this.gradient = {
-      embedding: gradients.get("model.embed_tokens.weight"),
-      head: gradients.get("lm_head.weight"),
+      embedding: this.#gradientOf("model.embed_tokens"),
+      head: this.#gradientOf("lm_head"),
       finalNorm: gradients.get("model.norm.weight"),
     };
   }
@@ -88,7 +90,30 @@ export class ResidentModel implements TrainableModel {
       }
     assert.deepEqual([...parameters.keys()].sort(), [...tensors.keys()].sort());
     const gradients = new Map(trained.map((name) => [name, backend.allocate(tensors.get(name)!.length)]));
-    return new ResidentModel(machine, weights, parameters, gradients);
+    const matrices = trained.filter((name) => /(proj|embed_tokens|lm_head)\.weight$/.test(name));
+    const rowFactors = new Map(
+      matrices.map((name) => {
+        const inputs = /down_proj/.test(name) ? config.intermediateSize : config.hiddenSize;
+        const columns = /o_proj/.test(name) ? config.heads * config.headSize : inputs;
+        const rows = tensors.get(name)!.length / columns;
+        return [name.replace(/\.weight$/, ""), backend.allocate(rows)];
+      }),
+    );
+    return new ResidentModel(machine, weights, parameters, gradients, rowFactors);
+  }
+
+  #gradientOf(name: string) {
+    const [weight, bias] = [this.gradients.get(`${name}.weight`), this.gradients.get(`${name}.bias`)];
+    return { weight, bias, rowFactor: this.rowFactors.get(name) };
+  }
+
+  /** Of the last `gradientsOf`. */
+  async rowFactorGradients(): Promise<Tensors> {
+    const { backend } = this.machine;
+    const entries = [...this.rowFactors].map(
+      async ([name, buffer]) => [name, await backend.read(buffer)] as const,
+    );
+    return new Map(await Promise.all(entries));
   }
 
   async openLayer(index: number, pass: string) {
@@ -96,7 +121,7 @@ export class ResidentModel implements TrainableModel {
     const of = (name: string) => this.gradients.get(`model.layers.${index}.${name}.weight`);
     const linears = Object.entries(layerLinears(this.config, index)).map(([key, { name }]) => [
       key,
-      { weight: this.gradients.get(`${name}.weight`), bias: this.gradients.get(`${name}.bias`) },
+      this.#gradientOf(name),
     ]);
     const norms = Object.entries(NORMS).map(([key, name]) => [key, of(name)]);
     const gradient: LayerGradient = { ...Object.fromEntries(norms), linears: Object.fromEntries(linears) };
@@ -123,7 +148,8 @@ export class ResidentModel implements TrainableModel {
   /** The gradients of a loss over windows, in new buffers of the batch's size or in those of `backward`. */
   async gradientsOf(windows: readonly Int32Array[], loss: Loss, backward?: ModelBackward): Promise<Tensors> {
     const { backend, training } = this.machine;
-    for (const gradient of this.gradients.values()) training.zero(gradient, gradient.length);
+    for (const gradient of [...this.gradients.values(), ...this.rowFactors.values()])
+      training.zero(gradient, gradient.length);
     const longest = Math.max(...windows.map((ids) => ids.length));
     const run = backward ?? new ModelBackward(backend, training, this.config, windows.length, longest);
     await run.run(this, { windows, loss });
@@ -136,7 +162,8 @@ export class ResidentModel implements TrainableModel {
 
   free(): void {
     freeWeights(this.machine.backend, this.weights);
-    for (const gradient of this.gradients.values()) this.machine.backend.free(gradient);
+    for (const gradient of [...this.gradients.values(), ...this.rowFactors.values()])
+      this.machine.backend.free(gradient);
   }
 }
 

@@ -1,8 +1,8 @@
 /**
  * A PocketLLM folder as a model that can be trained: codes stay, row scales, tables and norms are parameters.
- * A layer's weights are decoded when it is opened, into buffers that all layers share, and its weight
- * gradients are turned into those of its parameters when it is closed: memory holds the codes, one dense
- * layer with its gradient, and embedding and head with theirs.
+ * A layer's weights are decoded when it is opened, into buffers that all layers share: memory holds the codes,
+ * one dense layer, and embedding and head. Row scales get their gradients from each matrix's output, at no
+ * cost; tables need the gradient of all weights, a fifth of a step, and so take part in some steps only.
  */
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { CodedMatrix } from "../codec/coded.js";
@@ -42,6 +42,7 @@ interface LayerParts {
   readonly linears: Readonly<Record<LayerLinear, TrainableCoded>>;
   readonly layer: TrainableLayer;
   readonly norms: Readonly<Record<string, TrainableNorm>>;
+  readonly biases: { readonly [K in LayerLinear]?: Float32Array | undefined };
 }
 
 export class CodedModel implements TrainableModel {
@@ -50,13 +51,15 @@ export class CodedModel implements TrainableModel {
   readonly embedding: DenseLinear;
   readonly head: DenseLinear;
   readonly finalNorm: Buffer;
-  readonly gradient: TrainableModel["gradient"];
   readonly #backend: WasmBackend;
   readonly #training: TrainingBackend;
   readonly #layers: readonly LayerParts[];
-  readonly #whole: readonly { name: string; coded: TrainableCoded; dense: DenseLinear; gradient: Buffer }[];
+  readonly #whole: readonly { name: string; coded: TrainableCoded; dense: DenseLinear; rowFactor: Buffer }[];
   readonly #norm: TrainableNorm;
-  readonly #dWeights: Readonly<Record<LayerLinear, Buffer>>;
+  /** Gradients of a layer's weights, and of embedding and head: while tables take part. */
+  #dWeights: { readonly layer: Readonly<Record<LayerLinear, Buffer>>; readonly whole: Buffer[] } | undefined;
+  readonly #rowFactors: Readonly<Record<LayerLinear, Buffer>>;
+  readonly #biasSums: Readonly<Record<LayerLinear, Buffer>>;
 
   /** InputError when the folder has matrices of another method: only "trellis" can be trained. */
   static async open(
@@ -81,7 +84,9 @@ export class CodedModel implements TrainableModel {
     this.parameters = parameters;
     this.finalNorm = norm.value;
     const specs = layerLinears(config, 0);
-    this.#dWeights = byKind((kind) => backend.allocate(specs[kind].outputs * specs[kind].inputs));
+    const outputs = (kind: LayerLinear) => backend.allocate(specs[kind].outputs);
+    this.#rowFactors = byKind(outputs);
+    this.#biasSums = byKind(outputs);
     const whole = [{ name: EMBEDDING_NAME, coded: embedding }];
     if (head) whole.push({ name: HEAD_NAME, coded: head });
     const { vocabularySize, hiddenSize } = config;
@@ -94,26 +99,34 @@ export class CodedModel implements TrainableModel {
         hiddenSize,
         backend.allocate(vocabularySize * hiddenSize),
       ),
-      gradient: backend.allocate(vocabularySize * hiddenSize),
+      rowFactor: backend.allocate(vocabularySize),
     }));
     this.embedding = this.#whole[0].dense;
     this.head = this.#whole[this.#whole.length - 1].dense;
-    this.gradient = {
-      embedding: this.#whole[0].gradient,
-      head: head ? this.#whole[1].gradient : undefined,
-      finalNorm: norm.gradient,
-    };
-    this.update();
+    this.update(false);
+  }
+
+  get gradient(): TrainableModel["gradient"] {
+    const [embedding, head] = this.#whole.map(({ rowFactor }, i) =>
+      this.#dWeights ? { weight: this.#dWeights.whole[i] } : { rowFactor },
+    );
+    return { embedding, head, finalNorm: this.#norm.gradient };
   }
 
   async openLayer(index: number, pass: Pass): Promise<OpenLayer> {
-    const { linears, layer, norms } = this.#layers[index];
+    const { linears, layer, norms, biases } = this.#layers[index];
     for (const kind of LAYER_LINEARS)
       for (const { matrix, first } of linears[kind].parts) matrix.decode(layer[kind].weight, first);
+    const dWeights = this.#dWeights;
+    const gradients = dWeights ? Object.values(dWeights.layer) : Object.values(this.#rowFactors);
     if (pass === "backward")
-      for (const buffer of Object.values(this.#dWeights)) this.#training.zero(buffer, buffer.length);
+      for (const buffer of [...gradients, ...Object.values(this.#biasSums)])
+        this.#training.zero(buffer, buffer.length);
     const gradient: LayerGradient = {
-      linears: byKind((kind) => ({ weight: this.#dWeights[kind] })),
+      linears: byKind((kind) => {
+        if (dWeights) return { weight: dWeights.layer[kind] };
+        return { rowFactor: this.#rowFactors[kind], bias: biases[kind] && this.#biasSums[kind] };
+      }),
       ...Object.fromEntries(Object.entries(norms).map(([key, norm]) => [key, norm.gradient])),
     };
     return { layer, gradient };
@@ -121,34 +134,65 @@ export class CodedModel implements TrainableModel {
 
   async closeLayer(index: number, pass: Pass): Promise<void> {
     if (pass === "forward") return;
-    const { linears, norms } = this.#layers[index];
-    for (const kind of LAYER_LINEARS)
-      for (const { matrix, first } of linears[kind].parts) matrix.backward(this.#dWeights[kind], first);
+    const { linears, norms, biases } = this.#layers[index];
+    for (const kind of LAYER_LINEARS) {
+      if (this.#dWeights) backwardAll(linears[kind], this.#dWeights.layer[kind]);
+      else {
+        const factors = await this.#backend.read(this.#rowFactors[kind]);
+        const bias = biases[kind];
+        // y has the bias in it, which the scales do not touch.
+        if (bias)
+          for (const [r, sum] of (await this.#backend.read(this.#biasSums[kind])).entries())
+            factors[r] -= bias[r] * sum;
+        addFactors(linears[kind], factors);
+      }
+    }
     for (const norm of Object.values(norms)) await this.#readNorm(norm);
   }
 
   /** After a batch's backward pass: the gradients of embedding, head and final norm become those of parameters. */
   async finishGradients(): Promise<void> {
-    for (const { coded, gradient } of this.#whole)
-      for (const { matrix, first } of coded.parts) matrix.backward(gradient, first);
+    for (const [i, { coded, rowFactor }] of this.#whole.entries()) {
+      if (this.#dWeights) backwardAll(coded, this.#dWeights.whole[i]);
+      else addFactors(coded, await this.#backend.read(rowFactor));
+    }
     await this.#readNorm(this.#norm);
   }
 
-  /** Takes changed parameters over and sets all gradients to 0: before a batch. */
-  update(): void {
+  /**
+   * Takes changed parameters over and sets all gradients to 0: before a batch. Tables get a gradient from it only
+   * with `tables`: room for the gradients of all weights is held then.
+   */
+  update(tables: boolean): void {
+    this.#setTables(tables);
     for (const { gradient } of this.parameters) gradient.fill(0);
     for (const { linears, norms } of this.#layers) {
       for (const kind of LAYER_LINEARS) for (const { matrix } of linears[kind].parts) matrix.update();
       for (const norm of Object.values(norms)) this.#writeNorm(norm);
     }
-    for (const { coded, dense, gradient } of this.#whole) {
+    for (const { coded, dense, rowFactor } of this.#whole) {
       for (const { matrix, first } of coded.parts) {
         matrix.update();
         matrix.decode(dense.weight, first);
       }
-      this.#training.zero(gradient, gradient.length);
+      this.#training.zero(rowFactor, rowFactor.length);
     }
     this.#writeNorm(this.#norm);
+  }
+
+  #setTables(tables: boolean): void {
+    const { layer, whole } = this.#dWeights ?? {};
+    if (!tables) {
+      for (const buffer of [...Object.values(layer ?? {}), ...(whole ?? [])]) this.#backend.free(buffer);
+      this.#dWeights = undefined;
+      return;
+    }
+    const specs = layerLinears(this.config, 0);
+    this.#dWeights ??= {
+      layer: byKind((kind) => this.#backend.allocate(specs[kind].outputs * specs[kind].inputs)),
+      whole: this.#whole.map(({ dense }) => this.#backend.allocate(dense.weight.length)),
+    };
+    for (const buffer of this.#dWeights.whole) this.#training.zero(buffer, buffer.length);
   }
 
   /** Every coded layer with its trained numbers, by tensor name without ".weight". */
@@ -178,6 +222,18 @@ export class CodedModel implements TrainableModel {
 
 function byKind<T>(make: (kind: LayerLinear) => T): Record<LayerLinear, T> {
   return Object.fromEntries(LAYER_LINEARS.map((kind) => [kind, make(kind)])) as Record<LayerLinear, T>;
+}
+
+/** The gradients of scales and tables from that of the weights. */
+function backwardAll({ parts }: TrainableCoded, dWeight: Buffer): void {
+  for (const { matrix, first } of parts) matrix.backward(dWeight, first);
+}
+
+/** The gradient of the scales from that of a factor on each row. */
+function addFactors({ parts }: TrainableCoded, factors: Float32Array): void {
+  for (const { matrix, first } of parts)
+    for (const [r, scale] of matrix.scales.entries())
+      if (scale !== 0) matrix.dScales[r] += factors[first + r] / scale;
 }
 
 function rebuilt({ layer, parts }: TrainableCoded): CodedLayer {
@@ -231,14 +287,15 @@ async function readParts(backend: WasmBackend, folder: PocketFolder) {
     }
     const linears = {} as Record<LayerLinear, TrainableCoded>;
     const dense = {} as Record<LayerLinear, DenseLinear>;
+    const biases: { [K in LayerLinear]?: Float32Array | undefined } = {};
     for (const kind of LAYER_LINEARS) {
       const { name, outputs, inputs, bias } = specs[kind];
       linears[kind] = await coded(name);
-      const values = bias ? await folder.plain(`${name}.bias`) : undefined;
-      dense[kind] = new DenseLinear(backend, outputs, inputs, shared[kind], values);
+      if (bias) biases[kind] = await folder.plain(`${name}.bias`);
+      dense[kind] = new DenseLinear(backend, outputs, inputs, shared[kind], biases[kind]);
     }
     const buffers = Object.fromEntries(Object.entries(norms).map(([key, { value }]) => [key, value]));
-    layers.push({ linears, norms, layer: { ...buffers, ...dense } as TrainableLayer });
+    layers.push({ linears, norms, biases, layer: { ...buffers, ...dense } as TrainableLayer });
   }
   const final = await norm("model.norm.weight");
   const head = config.tiedEmbeddings ? null : await coded(HEAD_NAME);

@@ -8,7 +8,7 @@ import type { WasmBackend } from "../compute/wasm/backend.js";
 import { type HeadChunk, ModelBackward } from "../transformer/model-backward.js";
 import type { CodedModel } from "./coded-model.js";
 import type { OriginalModel } from "./original.js";
-import { Adam, type Parameter } from "./parameter.js";
+import { Adam, type ByKind } from "./parameter.js";
 
 export interface StepResult {
   /** Mean KL(teacher || student) of the batch's positions before the step, in nats. */
@@ -19,6 +19,8 @@ export interface StepResult {
 
 /** Gradients longer than this are shortened to it. */
 const CLIP = 1;
+/** Tables take part in one step of so many: they are few, and their gradient is a fifth of a step's work. */
+const TABLES_EVERY = 4;
 
 export class Distiller {
   readonly adam: Adam;
@@ -54,13 +56,14 @@ export class Distiller {
   async step(
     step: number,
     windows: readonly Int32Array[],
-    rates: Readonly<Record<Parameter["kind"], number>>,
+    rates: ByKind,
     check: (result: StepResult) => void,
     signal?: AbortSignal | undefined,
   ): Promise<StepResult> {
     const positions = windows.reduce((sum, ids) => sum + ids.length, 0);
     const sum = { loss: 0 };
-    this.#student.update();
+    const tables = step % TABLES_EVERY === 0;
+    this.#student.update(tables);
     await this.#studentPass.run(this.#student, {
       windows,
       loss: (chunk) => this.#compare(chunk, windows[chunk.window], 1 / positions, sum),
@@ -70,13 +73,14 @@ export class Distiller {
     const gradientNorm = this.adam.gradientNorm();
     const result = { loss: sum.loss / positions, gradientNorm };
     check(result);
-    this.adam.step(step + 1, rates, gradientNorm > CLIP ? CLIP / gradientNorm : 1);
+    const counts = { scales: step + 1, norm: step + 1, tables: tables ? step / TABLES_EVERY + 1 : 0 };
+    this.adam.step(counts, rates, gradientNorm > CLIP ? CLIP / gradientNorm : 1);
     return result;
   }
 
   /** Mean divergence on `windows`, nothing changed. */
   async measure(windows: readonly Int32Array[], signal?: AbortSignal | undefined): Promise<number> {
-    this.#student.update();
+    this.#student.update(false);
     const sum = { loss: 0 };
     let positions = 0;
     for (const ids of windows) {

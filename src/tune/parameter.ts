@@ -12,6 +12,8 @@ export interface Parameter {
   readonly unit: Float32Array;
 }
 
+export type ByKind = Readonly<Record<Parameter["kind"], number>>;
+
 /** Sizes of numbers one by one: scales and norms, whose rows and columns differ by orders of magnitude. */
 export function ownSizes(values: Float32Array): Float32Array {
   const rms = rootMeanSquare(values);
@@ -69,14 +71,16 @@ export class Adam {
   }
 
   /**
-   * One step; `step` counts from 1. `rates` are the learning rates by kind, relative to the units; gradients
-   * are multiplied by `gradientScale` (clipping) first.
+   * One step. `counts`: which step it is for each kind, from 1, or 0 for kinds that do not take part. `rates` are
+   * the learning rates by kind, relative to the units; gradients are multiplied by `gradientScale` (clipping)
+   * first.
    */
-  step(step: number, rates: Readonly<Record<Parameter["kind"], number>>, gradientScale: number): void {
+  step(counts: ByKind, rates: ByKind, gradientScale: number): void {
     const { beta1, beta2, epsilon } = this.options;
-    const correction1 = 1 - beta1 ** step;
-    const correction2 = 1 - beta2 ** step;
     for (const { name, kind, value, gradient, unit } of this.parameters) {
+      if (counts[kind] === 0) continue;
+      const correction1 = 1 - beta1 ** counts[kind];
+      const correction2 = 1 - beta2 ** counts[kind];
       const { mean, square } = this.moments.get(name)!;
       const rate = rates[kind];
       for (let i = 0; i < value.length; i++) {
