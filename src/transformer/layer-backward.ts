@@ -1,7 +1,7 @@
 /**
- * Gradients of one decoder layer. What the layer computed is computed again from its input (Chen et al. 2016,
- * arXiv 1604.06174), so a training step keeps one hidden state a layer and the activations of one layer of
- * one window: 34 kB a token for SmolLM2-135M.
+ * Gradients of one decoder layer from its activations. Where there is room they are kept from the forward pass;
+ * else they are computed again from the layer's input (Chen et al. 2016, arXiv 1604.06174), and a training step
+ * keeps one hidden state a layer and the activations of one layer of one window: 34 kB a token for SmolLM2-135M.
  */
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend, Buffer } from "../compute/backend.js";
@@ -11,7 +11,7 @@ import type { BufferGroup } from "./buffers.js";
 import { LayerSteps } from "./layer.js";
 import type { Rope } from "./rope.js";
 import type { LayerLinear, LayerWeights } from "./weights.js";
-import { allocateCache, allocateWorkspace, type LayerCache, type Workspace } from "./workspace.js";
+import { allocateCache, type LayerCache, type Workspace } from "./workspace.js";
 
 /** A layer that gradients can be taken of: its matrices are dense. */
 export type TrainableLayer = Omit<LayerWeights, LayerLinear> & { readonly [K in LayerLinear]: DenseLinear };
@@ -25,34 +25,54 @@ export interface LayerGradient {
   readonly linears?: { readonly [K in LayerLinear]?: LinearGradient | undefined } | undefined;
 }
 
-export interface LayerBackwardPass {
+/** What one layer computed for one window, as far as gradients need it: all but the last matrix's output. */
+export interface LayerActivations {
+  /** RMSNorm(input); `workspace.normed` holds the second norm. */
+  readonly inputNormed: Buffer;
+  /** The residual stream after attention. */
+  readonly middle: Buffer;
+  /** Before the activation; `workspace.gate` holds silu(gate) * up. */
+  readonly gate: Buffer;
+  /** Queries and keys before their norm (qwen3), as rows of headSize. */
+  readonly rawQuery: Buffer | undefined;
+  readonly rawKey: Buffer | undefined;
+  readonly workspace: Workspace;
+  readonly cache: LayerCache;
+}
+
+/** Floats a token of what `allocateActivations` allocates. */
+export function activationFloats(config: ModelConfig): number {
+  const { hiddenSize, heads, kvHeads, headSize, intermediateSize, qkNorm } = config;
+  const [queries, keys] = [heads * headSize, kvHeads * headSize];
+  return 3 * hiddenSize + 2 * queries + 2 * keys + 3 * intermediateSize + (qkNorm ? queries + keys : 0);
+}
+
+export interface LayerForwardPass {
   readonly layer: TrainableLayer;
-  readonly gradient: LayerGradient;
   /** [tokens, hiddenSize]: the layer's input. */
   readonly input: Buffer;
+  readonly activations: LayerActivations;
+  readonly tokens: number;
+}
+
+export interface LayerBackwardPass extends LayerForwardPass {
+  readonly gradient: LayerGradient;
   /** [tokens, hiddenSize]: the layer's output; for a row factor of `down` only. */
   readonly output: Buffer;
   /** [tokens, hiddenSize]: the gradient of the layer's output, overwritten by that of its input. */
   readonly dHidden: Buffer;
-  readonly tokens: number;
 }
 
-/** Runs layers backward; owns the activations of one window of at most `maxTokens` tokens. */
+/** Runs layers for their gradients: forward for the activations, and backward. */
 export class LayerBackward {
   readonly #backend: Backend;
   readonly #training: TrainingBackend;
   readonly #config: ModelConfig;
   readonly #rope: Rope;
-  readonly #cache: LayerCache;
-  readonly #workspace: Workspace;
-  /** RMSNorm(input), kept while `workspace.normed` holds the second norm. */
-  readonly #inputNormed: Buffer;
-  /** The residual stream after attention. */
-  readonly #middle: Buffer;
-  /** Queries and keys before their norm (qwen3), as rows of headSize. */
-  readonly #rawQuery: Buffer | undefined;
-  readonly #rawKey: Buffer | undefined;
-  readonly #gate: Buffer;
+  readonly #group: BufferGroup;
+  readonly #maxTokens: number;
+  /** Shared by all activations: what does not outlive a step of a layer. */
+  readonly #scratch: Pick<Workspace, "key" | "value" | "projected">;
   readonly #dGate: Buffer;
   readonly #dNormed: Buffer;
   readonly #dQuery: Buffer;
@@ -75,13 +95,12 @@ export class LayerBackward {
     this.#training = training;
     this.#config = config;
     this.#rope = rope;
-    this.#cache = allocateCache(group, config, maxTokens);
-    this.#workspace = allocateWorkspace(group, config, maxTokens);
+    this.#group = group;
+    this.#maxTokens = maxTokens;
     const { hiddenSize, heads, kvHeads, headSize, intermediateSize, qkNorm } = config;
     const rows = (columns: number) => group.allocate(maxTokens * columns);
-    this.#inputNormed = rows(hiddenSize);
-    this.#middle = rows(hiddenSize);
-    this.#gate = rows(intermediateSize);
+    const keys = kvHeads * headSize;
+    this.#scratch = { key: rows(keys), value: rows(keys), projected: rows(hiddenSize) };
     this.#dGate = rows(intermediateSize);
     this.#dNormed = rows(hiddenSize);
     this.#dQuery = rows(heads * headSize);
@@ -89,60 +108,89 @@ export class LayerBackward {
     this.#dValue = rows(kvHeads * headSize);
     this.#dAttended = rows(heads * headSize);
     this.#dActivated = rows(intermediateSize);
-    if (qkNorm) {
-      this.#rawQuery = rows(heads * headSize);
-      this.#rawKey = rows(kvHeads * headSize);
-      this.#dRaw = rows(heads * headSize);
-    }
+    if (qkNorm) this.#dRaw = rows(heads * headSize);
   }
 
-  /** Adds to the gradients in `gradient` and takes `dHidden` from the layer's output to its input. */
+  /** Room for the activations of one layer of one window. */
+  allocateActivations(): LayerActivations {
+    const { hiddenSize, heads, kvHeads, headSize, intermediateSize, qkNorm } = this.#config;
+    const rows = (columns: number) => this.#group.allocate(this.#maxTokens * columns);
+    const [queries, keys] = [heads * headSize, kvHeads * headSize];
+    return {
+      inputNormed: rows(hiddenSize),
+      middle: rows(hiddenSize),
+      gate: rows(intermediateSize),
+      rawQuery: qkNorm ? rows(queries) : undefined,
+      rawKey: qkNorm ? rows(keys) : undefined,
+      workspace: {
+        ...this.#scratch,
+        maxTokens: this.#maxTokens,
+        normed: rows(hiddenSize),
+        query: rows(queries),
+        attended: rows(queries),
+        gate: rows(intermediateSize),
+        up: rows(intermediateSize),
+      },
+      cache: allocateCache(this.#group, this.#config, this.#maxTokens),
+    };
+  }
+
+  /** The layer's activations, without its output. */
+  compute({ layer, input, activations, tokens }: LayerForwardPass): void {
+    const backend = this.#backend;
+    const { workspace, inputNormed, middle, rawQuery, rawKey, gate, cache } = activations;
+    const { hiddenSize, intermediateSize } = this.#config;
+    const steps = new LayerSteps(backend, this.#config, workspace, tokens);
+    backend.copy(input, 0, middle, 0, tokens * hiddenSize);
+    steps.normalise(input, layer.inputNorm);
+    backend.copy(workspace.normed, 0, inputNormed, 0, tokens * hiddenSize);
+    if (rawQuery && rawKey) {
+      layer.q.forward(workspace.normed, rawQuery, tokens);
+      layer.k.forward(workspace.normed, rawKey, tokens);
+    }
+    steps.attend(layer, cache, 0, this.#rope);
+    steps.addProjected(layer.o, workspace.attended, middle);
+    steps.normalise(middle, layer.postAttentionNorm);
+    // silu(gate) * up overwrites the gate, which its gradient needs.
+    layer.gate.forward(workspace.normed, gate, tokens);
+    layer.up.forward(workspace.normed, workspace.up, tokens);
+    backend.copy(gate, 0, workspace.gate, 0, tokens * intermediateSize);
+    backend.siluMultiply(workspace.gate, workspace.up, tokens * intermediateSize);
+  }
+
+  /** After `compute`: the layer's output into `output` [tokens, hiddenSize]. */
+  finish({ layer, activations: { workspace, middle }, tokens }: LayerForwardPass, output: Buffer): void {
+    this.#backend.copy(middle, 0, output, 0, tokens * this.#config.hiddenSize);
+    const steps = new LayerSteps(this.#backend, this.#config, workspace, tokens);
+    steps.addProjected(layer.down, workspace.gate, output);
+  }
+
+  /**
+   * After `compute`, whose activations it may overwrite: adds to the gradients in `gradient` and takes `dHidden`
+   * from the layer's output to its input.
+   */
   run(pass: LayerBackwardPass): void {
-    this.#recompute(pass);
     this.#feedForward(pass);
     this.#attention(pass);
   }
 
-  /** The layer's activations again, as far as gradients need them: all but the last matrix. */
-  #recompute({ layer, input, tokens }: LayerBackwardPass): void {
-    const backend = this.#backend;
-    const config = this.#config;
-    const workspace = this.#workspace;
-    const { hiddenSize, intermediateSize } = config;
-    const steps = new LayerSteps(backend, config, workspace, tokens);
-    backend.copy(input, 0, this.#middle, 0, tokens * hiddenSize);
-    steps.normalise(input, layer.inputNorm);
-    backend.copy(workspace.normed, 0, this.#inputNormed, 0, tokens * hiddenSize);
-    if (this.#rawQuery && this.#rawKey) {
-      layer.q.forward(workspace.normed, this.#rawQuery, tokens);
-      layer.k.forward(workspace.normed, this.#rawKey, tokens);
-    }
-    steps.attend(layer, this.#cache, 0, this.#rope);
-    steps.addProjected(layer.o, workspace.attended, this.#middle);
-    steps.normalise(this.#middle, layer.postAttentionNorm);
-    // silu(gate) * up overwrites the gate, which its gradient needs.
-    layer.gate.forward(workspace.normed, this.#gate, tokens);
-    layer.up.forward(workspace.normed, workspace.up, tokens);
-    backend.copy(this.#gate, 0, workspace.gate, 0, tokens * intermediateSize);
-    backend.siluMultiply(workspace.gate, workspace.up, tokens * intermediateSize);
-  }
-
-  #feedForward({ layer, gradient, output, dHidden, tokens }: LayerBackwardPass): void {
+  #feedForward({ layer, activations, gradient, output, dHidden, tokens }: LayerBackwardPass): void {
     const training = this.#training;
     const { hiddenSize: columns, intermediateSize, rmsNormEpsilon: epsilon } = this.#config;
-    const { normed, gate: activated, up } = this.#workspace;
+    const { middle, gate, workspace } = activations;
+    const { normed, gate: activated, up } = workspace;
     const { linears } = gradient;
     const [dGate, dUp] = [this.#dGate, this.#dActivated];
     layer.down.backward(training, {
       x: activated,
-      y: linears?.down?.rowFactor && this.#difference(output, this.#middle, tokens),
+      y: linears?.down?.rowFactor && this.#difference(output, middle, tokens),
       dy: dHidden,
       dx: this.#dActivated,
       tokens,
       gradient: linears?.down,
     });
     training.siluMultiplyBackward({
-      gate: this.#gate,
+      gate,
       up,
       dy: this.#dActivated,
       dGate,
@@ -150,10 +198,10 @@ export class LayerBackward {
       length: tokens * intermediateSize,
     });
     const input = { x: normed, dx: this.#dNormed, tokens };
-    layer.gate.backward(training, { ...input, y: this.#gate, dy: dGate, gradient: linears?.gate });
+    layer.gate.backward(training, { ...input, y: gate, dy: dGate, gradient: linears?.gate });
     layer.up.backward(training, { ...input, y: up, dy: dUp, accumulate: true, gradient: linears?.up });
     training.rmsNormBackward({
-      x: this.#middle,
+      x: middle,
       weight: layer.postAttentionNorm,
       dy: this.#dNormed,
       dx: dHidden,
@@ -164,14 +212,16 @@ export class LayerBackward {
     });
   }
 
-  #attention({ layer, gradient, input, dHidden, tokens }: LayerBackwardPass): void {
+  #attention({ layer, activations, gradient, input, dHidden, tokens }: LayerBackwardPass): void {
     const training = this.#training;
     const { hiddenSize, heads, kvHeads, headSize, rmsNormEpsilon: epsilon, slidingWindow } = this.#config;
-    const { query, attended } = this.#workspace;
+    const { inputNormed, middle, rawQuery, rawKey } = activations;
+    const { query, attended } = activations.workspace;
+    const { keys, values } = activations.cache;
     const { linears } = gradient;
     layer.o.backward(training, {
       x: attended,
-      y: linears?.o?.rowFactor && this.#difference(this.#middle, input, tokens),
+      y: linears?.o?.rowFactor && this.#difference(middle, input, tokens),
       dy: dHidden,
       dx: this.#dAttended,
       tokens,
@@ -179,8 +229,8 @@ export class LayerBackward {
     });
     training.attentionBackward({
       query,
-      keys: this.#cache.keys,
-      values: this.#cache.values,
+      keys,
+      values,
       y: attended,
       dy: this.#dAttended,
       dQuery: this.#dQuery,
@@ -193,19 +243,18 @@ export class LayerBackward {
       scale: 1 / Math.sqrt(headSize),
       window: slidingWindow,
     });
-    const { keys, values } = this.#cache;
     const turn = { ...this.#rope, tokens, position: 0, headSize };
     training.ropeBackward({ ...turn, x: this.#dQuery, heads });
     training.ropeBackward({ ...turn, x: this.#dKey, heads: kvHeads });
-    const dQuery = this.#headNorm(this.#rawQuery, layer.qNorm, gradient.qNorm, this.#dQuery, tokens * heads);
-    const normed = { x: this.#inputNormed, dx: this.#dNormed, tokens };
+    const dQuery = this.#headNorm(rawQuery, layer.qNorm, gradient.qNorm, this.#dQuery, tokens * heads);
+    const normed = { x: inputNormed, dx: this.#dNormed, tokens };
     // What q and k gave is there turned only, unless a norm came between: it is turned back in place.
-    if (linears?.q?.rowFactor && !this.#rawQuery) training.ropeBackward({ ...turn, x: query, heads });
-    if (linears?.k?.rowFactor && !this.#rawKey) training.ropeBackward({ ...turn, x: keys, heads: kvHeads });
-    layer.q.backward(training, { ...normed, y: this.#rawQuery ?? query, dy: dQuery, gradient: linears?.q });
-    const dKey = this.#headNorm(this.#rawKey, layer.kNorm, gradient.kNorm, this.#dKey, tokens * kvHeads);
+    if (linears?.q?.rowFactor && !rawQuery) training.ropeBackward({ ...turn, x: query, heads });
+    if (linears?.k?.rowFactor && !rawKey) training.ropeBackward({ ...turn, x: keys, heads: kvHeads });
+    layer.q.backward(training, { ...normed, y: rawQuery ?? query, dy: dQuery, gradient: linears?.q });
+    const dKey = this.#headNorm(rawKey, layer.kNorm, gradient.kNorm, this.#dKey, tokens * kvHeads);
     const add = { ...normed, accumulate: true };
-    layer.k.backward(training, { ...add, y: this.#rawKey ?? keys, dy: dKey, gradient: linears?.k });
+    layer.k.backward(training, { ...add, y: rawKey ?? keys, dy: dKey, gradient: linears?.k });
     layer.v.backward(training, { ...add, y: values, dy: this.#dValue, gradient: linears?.v });
     training.rmsNormBackward({
       x: input,
@@ -221,7 +270,7 @@ export class LayerBackward {
 
   /** a - b [tokens, hiddenSize], in a buffer that the next call overwrites. */
   #difference(a: Buffer, b: Buffer, tokens: number): Buffer {
-    const { projected } = this.#workspace;
+    const { projected } = this.#scratch;
     const length = tokens * this.#config.hiddenSize;
     this.#backend.copy(b, 0, projected, 0, length);
     this.#training.scale(projected, -1, length);
