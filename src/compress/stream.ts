@@ -53,6 +53,7 @@ export class CalibrationStream {
   readonly #coded: Lane;
   /** The coded lane's attention output, kept from before o is coded until after. */
   readonly #attended: readonly Buffer[];
+  readonly #scratch: Buffer[] = [];
   readonly #cache: LayerCache;
   readonly #rope: Rope;
 
@@ -142,16 +143,27 @@ export class CalibrationStream {
       this.#advanceOriginal(site, original, w);
       this.#advanceCoded(site, coded, w);
       if (hessian && cross) {
-        const x = input(this.#coded.steps.workspace);
-        this.#backend.gram(x, hessian.buffer, this.#coded.steps.tokens, columns);
-        this.#backend.crossGram(
-          x,
-          input(this.#original.steps.workspace),
-          cross.buffer,
-          this.#coded.steps.tokens,
-          columns,
-        );
-        if (residual) this.#addResidual(residual.buffer, x, w, columns);
+        const { tokens } = this.#coded.steps;
+        let x = input(this.#coded.steps.workspace);
+        let x0 = input(this.#original.steps.workspace);
+        let difference: Buffer | undefined;
+        if (residual) {
+          const weights = await this.#residualWeights(w);
+          x = await this.#weighted(x, weights, columns, 0);
+          x0 = await this.#weighted(x0, weights, columns, 1);
+          difference = await this.#weighted(this.#difference(w), weights, this.#config.hiddenSize, 2);
+        }
+        this.#backend.gram(x, hessian.buffer, tokens, columns);
+        this.#backend.crossGram(x, x0, cross.buffer, tokens, columns);
+        if (residual && difference)
+          this.#training.matmulBackwardWeight({
+            dy: difference,
+            x,
+            dWeight: residual.buffer,
+            tokens,
+            inputs: columns,
+            outputs: this.#config.hiddenSize,
+          });
       }
       this.#leaveOriginal(site, original, w);
     }
@@ -164,15 +176,38 @@ export class CalibrationStream {
     };
   }
 
-  /** sum += (h₀ - h)ᵀ x */
-  #addResidual(sum: Buffer, x: Buffer, w: number, inputs: number): void {
+  /** h₀ - h of window `w`. */
+  #difference(w: number): Buffer {
     const { tokens, workspace } = this.#coded.steps;
-    const outputs = this.#config.hiddenSize;
-    const difference = workspace.projected;
-    this.#backend.copy(this.#coded.hidden[w], 0, difference, 0, tokens * outputs);
-    this.#training.scale(difference, -1, tokens * outputs);
-    this.#backend.add(difference, this.#original.hidden[w], tokens * outputs);
-    this.#training.matmulBackwardWeight({ dy: difference, x, dWeight: sum, tokens, inputs, outputs });
+    const length = tokens * this.#config.hiddenSize;
+    this.#backend.copy(this.#coded.hidden[w], 0, workspace.projected, 0, length);
+    this.#training.scale(workspace.projected, -1, length);
+    this.#backend.add(workspace.projected, this.#original.hidden[w], length);
+    return workspace.projected;
+  }
+
+  /** 1 / RMS of the original's residual stream, for each position of window `w`. */
+  async #residualWeights(w: number): Promise<Float32Array> {
+    const { hiddenSize, rmsNormEpsilon } = this.#config;
+    const hidden = await this.#backend.read(this.#original.hidden[w]);
+    const weights = new Float32Array(hidden.length / hiddenSize);
+    for (let t = 0; t < weights.length; t++) {
+      let sum = 0;
+      for (let i = t * hiddenSize; i < (t + 1) * hiddenSize; i++) sum += hidden[i] * hidden[i];
+      weights[t] = 1 / Math.sqrt(sum / hiddenSize + rmsNormEpsilon);
+    }
+    return weights;
+  }
+
+  /** Rows of x [weights.length, columns] times their weights, in one of three buffers. */
+  async #weighted(x: Buffer, weights: Float32Array, columns: number, which: number): Promise<Buffer> {
+    const length = weights.length * columns;
+    const values = await this.#backend.read(x, 0, length);
+    for (let i = 0; i < length; i++) values[i] *= weights[Math.floor(i / columns)];
+    let buffer = this.#scratch[which];
+    if (!buffer || buffer.length < length) buffer = this.#scratch[which] = this.#group.allocate(length);
+    this.#backend.write(buffer, values);
+    return buffer;
   }
 
   /** Takes the coded stream through the layer's last matrix. */

@@ -20,7 +20,7 @@ export interface StepResult {
 /** Gradients longer than this are shortened to it. */
 const CLIP = 1;
 /** Tables take part in one step of so many: they are few, and their gradient is a fifth of a step's work. */
-const TABLES_EVERY = 4;
+export const TABLES_EVERY = 4;
 
 export class Distiller {
   readonly adam: Adam;
@@ -60,9 +60,23 @@ export class Distiller {
     check: (result: StepResult) => void,
     signal?: AbortSignal | undefined,
   ): Promise<StepResult> {
+    const tables = step % TABLES_EVERY === 0;
+    const result = await this.gradients(windows, tables, signal);
+    const { gradientNorm } = result;
+    check(result);
+    const counts = { scales: step + 1, norm: step + 1, tables: tables ? step / TABLES_EVERY + 1 : 0 };
+    this.adam.step(counts, rates, gradientNorm > CLIP ? CLIP / gradientNorm : 1);
+    return result;
+  }
+
+  /** A step without its last part: only gradients change. */
+  async gradients(
+    windows: readonly Int32Array[],
+    tables: boolean,
+    signal?: AbortSignal | undefined,
+  ): Promise<StepResult> {
     const positions = windows.reduce((sum, ids) => sum + ids.length, 0);
     const sum = { loss: 0 };
-    const tables = step % TABLES_EVERY === 0;
     this.#student.update(tables);
     await this.#studentPass.run(this.#student, {
       windows,
@@ -70,12 +84,7 @@ export class Distiller {
       signal,
     });
     await this.#student.finishGradients();
-    const gradientNorm = this.adam.gradientNorm();
-    const result = { loss: sum.loss / positions, gradientNorm };
-    check(result);
-    const counts = { scales: step + 1, norm: step + 1, tables: tables ? step / TABLES_EVERY + 1 : 0 };
-    this.adam.step(counts, rates, gradientNorm > CLIP ? CLIP / gradientNorm : 1);
-    return result;
+    return { loss: sum.loss / positions, gradientNorm: this.adam.gradientNorm() };
   }
 
   /** Mean divergence on `windows`, nothing changed. */

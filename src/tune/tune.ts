@@ -20,9 +20,10 @@ import { InputError, UsageError } from "../errors.js";
 import { checkWhole } from "../options.js";
 import type { OnProgress } from "../progress.js";
 import { createTokenizer } from "../text/tokenizer.js";
+import { decidedSteps, stepsWithin } from "./budget.js";
 import { CodedModel } from "./coded-model.js";
 import { readTrainingSet, type TrainingSet } from "./data.js";
-import { Distiller } from "./distiller.js";
+import { Distiller, TABLES_EVERY } from "./distiller.js";
 import { DivergenceGuard } from "./diverge.js";
 import { EarlyStop, type Measurement } from "./early-stop.js";
 import { TrainingLog } from "./log.js";
@@ -40,11 +41,16 @@ export interface TuneOptions {
   /** Training text: .txt, .jsonl or .json files. */
   readonly data: readonly string[];
   readonly out: string;
-  /** Tokens to train on, each seen once while the data lasts. Default 65536. */
+  /** Tokens to train on, each seen once while the data lasts. Default 65536, or what `timeBudget` allows. */
   readonly tokens?: number | undefined;
+  /**
+   * Seconds for everything but writing the result, instead of `tokens`: how many fit is measured before training.
+   * Two runs may so end with different bytes; a run and its resumption do not.
+   */
+  readonly timeBudget?: number | undefined;
   /** Tokens of a window. Default 256, or the model's context where that is shorter. */
   readonly context?: number | undefined;
-  /** Windows of a step. Default 2. */
+  /** Windows of a step. Default 1. */
   readonly batch?: number | undefined;
   /** Relative to the size of what is trained. Default 0.005. */
   readonly learningRate?: number | undefined;
@@ -103,7 +109,7 @@ export async function tune(options: TuneOptions): Promise<TuneReport> {
       const set = await trainingSet(folder, checkpoint, options, result);
       const backend = await createBackend({ threads: options.threads });
       try {
-        const run = await TuneRun.open({ options, result, folder, checkpoint, set, backend, state });
+        const run = await TuneRun.open({ options, result, folder, checkpoint, set, backend, state, started });
         const report = await run.train();
         await rm(state, { recursive: true, force: true });
         return { ...report, seconds: (performance.now() - started) / 1000 };
@@ -122,13 +128,15 @@ function resolve(options: TuneOptions, contextLength: number): ResultOptions {
   const {
     tokens = 65536,
     context = Math.min(256, contextLength),
-    batch = 2,
+    batch = 1,
     learningRate = 0.005,
     seed = 0,
   } = options;
   checkWhole("context", context, 2, contextLength);
   checkWhole("batch", batch, 1, 1024);
   checkWhole("tokens", tokens, context * batch, 2 ** 40);
+  if (options.timeBudget !== undefined && options.tokens !== undefined)
+    throw new UsageError("give tokens or a time budget, not both");
   checkWhole("seed", seed, 0, 2 ** 32 - 1);
   // Its errors are about the rate alone here.
   createSchedule({ learningRate, steps: 1 });
@@ -167,6 +175,8 @@ interface RunParts {
   readonly backend: WasmBackend;
   /** The folder of the unfinished run. */
   readonly state: string;
+  /** When the run began, in milliseconds. */
+  readonly started: number;
 }
 
 class TuneRun {
@@ -180,13 +190,16 @@ class TuneRun {
   readonly #stop = new EarlyStop({ patience: MEASUREMENTS });
   readonly #guard: DivergenceGuard;
 
-  static async open(parts: RunParts): Promise<TuneRun> {
-    const { folder, checkpoint, backend, result, set, options } = parts;
+  static async open(asked: RunParts): Promise<TuneRun> {
+    const { folder, checkpoint, backend, set, options } = asked;
     const training = new WasmTraining(backend);
     const model = await CodedModel.open(backend, training, folder);
     const teacher = await OriginalModel.open(backend, checkpoint);
-    const { batch: windows, context } = result;
+    const { batch: windows, context } = asked.result;
     const distiller = new Distiller(backend, training, teacher, model, { windows, context });
+    const tokens = await tokensOf(asked, distiller);
+    const result = { ...asked.result, tokens };
+    const parts = { ...asked, result };
     // Spread: an interface is no JsonObject.
     const data = (await describeFiles(options.data)).map((file) => ({ ...file }));
     const { arithmetic } = backend.runtime;
@@ -199,11 +212,8 @@ class TuneRun {
     this.#tuning = tuning;
     this.#model = model;
     this.#distiller = distiller;
-    const { heldOut } = parts.set;
-    const { context, learningRate } = parts.result;
-    this.#heldOut = heldOut
-      .slice(0, Math.max(1, Math.floor(HELD_OUT_TOKENS / context)))
-      .map(({ ids }) => ids);
+    this.#heldOut = heldOutOf(parts);
+    const { learningRate } = parts.result;
     this.#guard = new DivergenceGuard({ learningRate });
   }
 
@@ -330,4 +340,39 @@ class TuneRun {
     for (const measurement of found.heldOut) this.#record(measurement);
     return found.step;
   }
+}
+
+/** What is measured on, of the examples that are held out. */
+function heldOutOf({ set, result }: RunParts): Int32Array[] {
+  return set.heldOut
+    .slice(0, Math.max(1, Math.floor(HELD_OUT_TOKENS / result.context)))
+    .map(({ ids }) => ids);
+}
+
+/** The tokens of the run: as asked for, or as many as fit the time budget. */
+async function tokensOf(parts: RunParts, distiller: Distiller): Promise<number> {
+  const { options, result, set, state, started } = parts;
+  const { timeBudget, signal } = options;
+  const { tokens, context, batch } = result;
+  if (timeBudget === undefined) return tokens;
+  const steps = await decidedSteps(state, options.resume ?? false, async () => {
+    options.onProgress?.({ stage: "measuring the pace", done: 0, total: 1 });
+    const windows = Array.from({ length: batch }, (_, i) => set.training[i % set.training.length].ids);
+    const timed = async (run: () => Promise<unknown>) => {
+      const begun = performance.now();
+      await run();
+      return (performance.now() - begun) / 1000;
+    };
+    // The first reads the teacher's layers, and allocates.
+    await distiller.gradients(windows, true, signal);
+    const tables = await timed(() => distiller.gradients(windows, true, signal));
+    const plain = await timed(() => distiller.gradients(windows, false, signal));
+    const measuring = await timed(() => distiller.measure(heldOutOf(parts), signal));
+    const passed = (performance.now() - started) / 1000;
+    return stepsWithin(timeBudget, {
+      secondsPerStep: plain + (tables - plain) / TABLES_EVERY,
+      secondsBeside: passed + (MEASUREMENTS + 1) * measuring,
+    });
+  });
+  return steps * context * batch;
 }

@@ -9,6 +9,7 @@ interface Options {
   data: string[];
   out: string;
   tokens?: number;
+  timeBudget?: number;
   context?: number;
   batchSize?: number;
   lr?: number;
@@ -30,8 +31,9 @@ export function registerTune(program: Command): void {
     )
     .requiredOption("--out <dir>", "folder to make; must not exist")
     .option("--tokens <number>", "tokens to train on (default: 65536)", positiveInteger)
+    .option("--time-budget <time>", "train as long as this allows instead: 90s, 45m or 2h", duration)
     .option("--context <number>", "tokens of a window (default: 256)", positiveInteger)
-    .option("--batch-size <number>", "windows of a step (default: 2)", positiveInteger)
+    .option("--batch-size <number>", "windows of a step (default: 1)", positiveInteger)
     .option("--lr <number>", "learning rate, relative to what is trained (default: 0.005)", learningRate)
     .option("--seed <number>", "seed of everything random", seed, 0)
     .option(
@@ -50,6 +52,7 @@ export function registerTune(program: Command): void {
       data: options.data,
       out: options.out,
       tokens: options.tokens,
+      timeBudget: options.timeBudget,
       context: options.context,
       batch: options.batchSize,
       learningRate: options.lr,
@@ -69,6 +72,14 @@ export function registerTune(program: Command): void {
     );
     return { out: options.out, ...report, peakBytes: peak };
   });
+}
+
+const SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600 };
+
+function duration(value: string): number {
+  const match = /^(\d+(?:\.\d+)?)([smh])$/.exec(value);
+  if (!match || Number(match[1]) === 0) throw new InvalidArgumentError("expected a time such as 45m.");
+  return Number(match[1]) * SECONDS[match[2]];
 }
 
 function learningRate(value: string): number {
