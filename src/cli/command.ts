@@ -104,6 +104,15 @@ export function positiveInteger(value: string): number {
   return n;
 }
 
+const SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600 };
+
+/** Seconds. */
+export function duration(value: string): number {
+  const match = /^(\d+(?:\.\d+)?)([smh])$/.exec(value);
+  if (!match || Number(match[1]) === 0) throw new InvalidArgumentError("expected a time such as 45m.");
+  return Number(match[1]) * SECONDS[match[2]];
+}
+
 export function nonNegativeInteger(value: string): number {
   const n = Number(value);
   if (!Number.isSafeInteger(n) || n < 0)

@@ -5,11 +5,8 @@
 import { createHash } from "node:crypto";
 import { openCheckpoint } from "../checkpoint/open.js";
 import type { JsonValue } from "../codec/coded.js";
-import { type Arithmetic, createBackend, type WasmBackend } from "../compute/index.js";
-import { describeFiles } from "../container/input-files.js";
-import type { Provenance } from "../container/manifest.js";
+import { createBackend, type WasmBackend } from "../compute/index.js";
 import { FolderWriter } from "../container/writer.js";
-import { TOOL, VERSION } from "../version.js";
 import { codeCalibrated } from "./calibrated.js";
 import type { MatrixCodec } from "./codec.js";
 import { Coder } from "./coder.js";
@@ -18,6 +15,7 @@ import { metaCodec } from "./meta-codec.js";
 import { type CompressOptions, resolveOptions } from "./options.js";
 import type { Sensitivities } from "./plan.js";
 import { type Planning, planFor, readCalibration, storedOrder } from "./prepare.js";
+import { describe } from "./provenance.js";
 import { measureSensitivities } from "./sensitivity.js";
 import { trellisCodec } from "./trellis-codec.js";
 
@@ -134,30 +132,4 @@ async function sensitivitiesOf(
   const measured = await measureSensitivities({ backend, checkpoint, windows, seed, signal, onProgress });
   await writer.putNote(SENSITIVITIES_NOTE, measured as JsonValue);
   return measured ?? undefined;
-}
-
-/** How the folder is made: everything that its bytes depend on, and nothing else. */
-async function describe(
-  { checkpoint, options, result }: Run,
-  files: readonly string[],
-  arithmetic: Arithmetic,
-): Promise<Provenance> {
-  const calibration = await describeFiles(files);
-  options.onProgress?.({ stage: "hashing the source", done: 0, total: 1 });
-  return {
-    tool: TOOL,
-    toolVersion: VERSION,
-    options: {
-      target: { ...result.target },
-      method: result.method,
-      seed: result.seed,
-      arithmetic,
-      ...(files.length > 0 && {
-        calibrationTokens: result.calibrationTokens,
-        calibrationContext: result.calibrationContext,
-      }),
-    },
-    source: { format: checkpoint.format, sha256: await checkpoint.hash(options.signal) },
-    calibration,
-  };
 }

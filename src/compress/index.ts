@@ -3,4 +3,5 @@ export { type CompressReport, compress } from "./compress.js";
 export { type DryRunReport, dryRun, type PlannedRate } from "./dry-run.js";
 export type { Forecast } from "./forecast.js";
 export type { CompressOptions, Method } from "./options.js";
+export { isMadeBy } from "./provenance.js";
 export { parseBits, parseTarget, type Target } from "./target.js";

@@ -92,10 +92,15 @@ interface ResultOptions extends JsonObject {
   readonly seed: number;
 }
 
+/** Where an unfinished run to `out` keeps its state. */
+export function stateFolder(out: string): string {
+  return `${out.replace(/[\\/]+$/, "")}.tuning`;
+}
+
 /** InputError or UsageError, one line, for anything wrong with models, data, options or the disk. */
 export async function tune(options: TuneOptions): Promise<TuneReport> {
   const started = performance.now();
-  const state = `${options.out.replace(/[\\/]+$/, "")}.tuning`;
+  const state = stateFolder(options.out);
   if (await exists(options.out)) await FolderWriter.check(options.out, false);
   if (!options.resume && (await exists(state)))
     throw new UsageError(

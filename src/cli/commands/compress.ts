@@ -2,7 +2,8 @@
 import { type Command, Option } from "commander";
 import { compress, dryRun, type Method, parseBits, parseTarget } from "../../compress/index.js";
 import { UsageError } from "../../errors.js";
-import { defineCommand, peakBytes, positiveInteger, seed } from "../command.js";
+import { compressBest } from "../../recipe/best.js";
+import { defineCommand, duration, peakBytes, positiveInteger, seed } from "../command.js";
 import { megabytes } from "../format.js";
 import { planLines } from "../plan-table.js";
 
@@ -14,6 +15,8 @@ interface Options {
   calibration?: string[];
   calibrationTokens?: number;
   dataFree?: boolean;
+  recipe?: "fast" | "balanced" | "best";
+  timeBudget?: number;
   seed: number;
   workers?: number;
   resume?: boolean;
@@ -40,6 +43,13 @@ export function registerCompress(program: Command): void {
       positiveInteger,
     )
     .option("--data-free", "compress without calibration text: faster, and much worse below 4 bits")
+    .addOption(
+      new Option(
+        "--recipe <name>",
+        "fast: without data; balanced: for calibration text; best: then tuned on it (default: balanced with text, else fast)",
+      ).choices(["fast", "balanced", "best"]),
+    )
+    .option("--time-budget <time>", "of the tuning of --recipe best: 90s, 45m or 2h (default: 1h)", duration)
     .option("--seed <number>", "seed of everything random", seed, 0)
     .option(
       "--workers <number>",
@@ -53,9 +63,9 @@ export function registerCompress(program: Command): void {
   defineCommand<Options>(command, example, async (context, [source], options) => {
     if (options.target !== undefined && options.bits !== undefined)
       throw new UsageError("give either --target or --bits, not both");
-    if (options.calibration && options.dataFree)
-      throw new UsageError("give either --calibration or --data-free, not both");
-    if (!options.calibration && !options.dataFree && options.method === "trellis")
+    checkRecipe(options);
+    const { method, recipe } = options;
+    if (!options.calibration && !options.dataFree && recipe === undefined && method === "trellis")
       context.log(
         "no --calibration text given: compressing without data, which costs much quality below 4 bits",
       );
@@ -84,6 +94,23 @@ export function registerCompress(program: Command): void {
     }
     const { out, resume } = options;
     if (out === undefined) throw new UsageError("give --out, the folder to make (or --dry-run)");
+    if (recipe === "best") {
+      const { calibration = [] } = options;
+      const best = { ...common, out, resume, calibration, timeBudget: options.timeBudget };
+      const { compressed, tuned } = await compressBest(best);
+      context.print(
+        `${out}: ${megabytes(tuned.weightBytes)} of weights, ${tuned.ratio.toFixed(2)}x smaller than at 16 bits`,
+      );
+      context.print(
+        `divergence on held-out text ${tuned.heldOutBefore.toFixed(4)} before, ${tuned.heldOutAfter.toFixed(4)} after ${tuned.tokens} tokens of tuning`,
+      );
+      return {
+        out,
+        compressed: compressed && { ...compressed },
+        tuned: { ...tuned },
+        peakBytes: peakBytes(),
+      };
+    }
     const report = await compress({ ...common, out, resume });
     const peak = peakBytes();
     context.print(
@@ -94,4 +121,18 @@ export function registerCompress(program: Command): void {
     );
     return { out, ...report, peakBytes: peak };
   });
+}
+
+/** A recipe is a word for what other options say: the two must not differ. */
+function checkRecipe({ recipe, calibration, dataFree, method, timeBudget, dryRun }: Options): void {
+  if (calibration && (dataFree || recipe === "fast"))
+    throw new UsageError("give either --calibration, or --data-free (--recipe fast), not both");
+  if (!calibration && (recipe === "balanced" || recipe === "best"))
+    throw new UsageError(`--recipe ${recipe} needs text to work with: give --calibration`);
+  if (dataFree && recipe !== undefined && recipe !== "fast")
+    throw new UsageError(`--recipe ${recipe} works with text, --data-free without: give one of them`);
+  if (recipe === "best" && method !== "trellis")
+    throw new UsageError(`--recipe best tunes what --method trellis makes, not ${method}`);
+  if (timeBudget !== undefined && (recipe !== "best" || dryRun))
+    throw new UsageError("--time-budget is of the tuning of --recipe best");
 }

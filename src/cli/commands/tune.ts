@@ -1,7 +1,7 @@
 /** `pocketllm tune MODEL --distill ORIGINAL --data FILE --out DIR`: recovers accuracy at the same size. */
 import { type Command, InvalidArgumentError } from "commander";
 import { tune } from "../../tune/tune.js";
-import { defineCommand, peakBytes, positiveInteger, seed } from "../command.js";
+import { defineCommand, duration, peakBytes, positiveInteger, seed } from "../command.js";
 import { megabytes } from "../format.js";
 
 interface Options {
@@ -72,14 +72,6 @@ export function registerTune(program: Command): void {
     );
     return { out: options.out, ...report, peakBytes: peak };
   });
-}
-
-const SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600 };
-
-function duration(value: string): number {
-  const match = /^(\d+(?:\.\d+)?)([smh])$/.exec(value);
-  if (!match || Number(match[1]) === 0) throw new InvalidArgumentError("expected a time such as 45m.");
-  return Number(match[1]) * SECONDS[match[2]];
 }
 
 function learningRate(value: string): number {

@@ -1,0 +1,87 @@
+import assert from "node:assert/strict";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { errorLines, folderHashes, run, start } from "./run.test.util.js";
+
+const work = mkdtempSync(join(tmpdir(), "pocketllm-recipe-"));
+const model = fileURLToPath(new URL("../../models/pocket-stories", import.meta.url));
+const text = fileURLToPath(new URL("../../examples/calibration-stories.txt", import.meta.url));
+
+after(() => rmSync(work, { recursive: true, force: true }));
+
+const compressed = (out: string, ...more: string[]) => [
+  ...[
+    "compress",
+    model,
+    "--out",
+    out,
+    "--target",
+    "5x",
+    "--calibration",
+    text,
+    "--calibration-tokens",
+    "2048",
+  ],
+  ...more,
+];
+
+describe("--recipe best", () => {
+  test("compresses and tunes; killed and resumed, it gives what both commands give", async () => {
+    const out = join(work, "best");
+    const best = compressed(out, "--recipe", "best", "--time-budget", "15s");
+    const { child, finished } = start(best);
+    const budget = join(`${out}.tuning`, "budget.json");
+    while (!existsSync(budget) && child.exitCode === null) await sleep(5);
+    const { steps } = JSON.parse(readFileSync(budget, "utf8"));
+    child.kill("SIGKILL");
+    await finished;
+    assert.ok(existsSync(`${out}.balanced`) && !existsSync(out));
+
+    const fresh = await run(...best);
+    assert.equal(fresh.code, 2, fresh.stderr);
+    assert.match(fresh.stderr, /unfinished run: run with --resume/);
+    const other = await run(...compressed(out, "--recipe", "best", "--resume", "--seed", "5"));
+    assert.equal(other.code, 2, other.stderr);
+    assert.match(other.stderr, /other options/);
+
+    const resumed = await run(...best, "--resume", "--json");
+    assert.equal(resumed.code, 0, resumed.stderr);
+    const report = JSON.parse(resumed.stdout);
+    assert.equal(report.tuned.steps, steps);
+    assert.ok(report.tuned.heldOutAfter < report.tuned.heldOutBefore);
+    assert.ok(!existsSync(`${out}.balanced`) && !existsSync(`${out}.tuning`));
+
+    const balanced = join(work, "balanced");
+    assert.equal((await run(...compressed(balanced, "--recipe", "balanced"))).code, 0);
+    const tuned = join(work, "tuned");
+    const tokens = String(report.tuned.tokens);
+    const byHand = ["tune", balanced, "--distill", model, "--data", text, "--out", tuned, "--tokens", tokens];
+    assert.equal((await run(...byHand)).code, 0);
+    assert.deepEqual(folderHashes(out), folderHashes(tuned));
+  });
+
+  const refused: readonly [what: string, message: RegExp, more: readonly string[]][] = [
+    ["a time budget without it", /--time-budget is of the tuning/, ["--time-budget", "5m"]],
+    ["a time that is none", /expected a time such as 45m/, ["--recipe", "best", "--time-budget", "5"]],
+    ["fast with text", /not both/, ["--recipe", "fast"]],
+    ["the method that cannot be tuned", /not meta/, ["--recipe", "best", "--method", "meta"]],
+  ];
+  for (const [what, message, more] of refused)
+    test(`refuses ${what}`, async () => {
+      const result = await run(...compressed(join(work, "no"), ...more));
+      assert.equal(result.code, 2, result.stderr);
+      assert.match(result.stderr, message);
+      assert.equal(errorLines(result).length, 1, result.stderr);
+      assert.ok(!existsSync(join(work, "no")));
+    });
+
+  test("refuses to work without text", async () => {
+    const result = await run("compress", model, "--out", join(work, "no"), "--recipe", "best");
+    assert.equal(result.code, 2, result.stderr);
+    assert.match(result.stderr, /give --calibration/);
+  });
+});

@@ -1,0 +1,77 @@
+/**
+ * The recipe "best": compression with calibration text, then distillation on the same text within a time budget.
+ * The compressed folder in between lies beside the output (`<out>.balanced`) until the tuned one is whole.
+ */
+import { rm } from "node:fs/promises";
+import { type CompressOptions, type CompressReport, compress, isMadeBy } from "../compress/index.js";
+import { exists } from "../container/disk.js";
+import { openFolder } from "../container/reader.js";
+import { FolderWriter } from "../container/writer.js";
+import { InputError, UsageError } from "../errors.js";
+import { stateFolder, type TuneOptions, type TuneReport, tune } from "../tune/index.js";
+
+export interface BestOptions extends CompressOptions {
+  /** Text to compress for and to learn on. */
+  readonly calibration: readonly string[];
+  /** Seconds for the distillation; compression comes on top. Default: an hour. */
+  readonly timeBudget?: number | undefined;
+}
+
+export interface BestReport {
+  /** Null when an interrupted run had compressed already. */
+  readonly compressed: CompressReport | null;
+  readonly tuned: TuneReport;
+}
+
+/** Errors as `compress` and `tune`; an interrupted run goes on with `resume` and ends with the same bytes. */
+export async function compressBest(options: BestOptions): Promise<BestReport> {
+  const { source, calibration, seed, threads, resume = false, signal, onProgress } = options;
+  const out = options.out.replace(/[\\/]+$/, "");
+  const balanced = `${out}.balanced`;
+  if (await exists(out)) await FolderWriter.check(out, false);
+  // Looked at again by `tune`, but only after the compression.
+  if (!resume && (await exists(stateFolder(out))))
+    throw new UsageError(
+      `${stateFolder(out)} is of an unfinished run: run with --resume to go on with it, or delete it`,
+    );
+  const compressed = await compressOnce({ ...options, out: balanced });
+  const tuned = await tuneOrSay(balanced, {
+    folder: balanced,
+    original: source,
+    data: calibration,
+    out,
+    timeBudget: options.timeBudget ?? 3600,
+    seed,
+    threads,
+    resume,
+    signal,
+    onProgress,
+  });
+  await rm(balanced, { recursive: true, force: true });
+  return { compressed, tuned };
+}
+
+async function tuneOrSay(balanced: string, options: TuneOptions): Promise<TuneReport> {
+  try {
+    return await tune(options);
+  } catch (error) {
+    if (!(error instanceof InputError)) throw error;
+    const Kind = error instanceof UsageError ? UsageError : InputError;
+    throw new Kind(`${error.message} (the compressed model, not tuned, is in ${balanced})`);
+  }
+}
+
+async function compressOnce(options: CompressOptions): Promise<CompressReport | null> {
+  const { out, resume } = options;
+  if (!(await exists(out))) return await compress(options);
+  if (!resume)
+    throw new UsageError(`${out} is of an unfinished run: run with --resume to go on with it, or delete it`);
+  const folder = await openFolder(out);
+  try {
+    if (!(await isMadeBy(folder.manifest.provenance, options)))
+      throw new UsageError(`${out} is of a run with other options: give the same ones, or delete it`);
+  } finally {
+    await folder.close();
+  }
+  return null;
+}
