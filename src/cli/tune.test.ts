@@ -33,7 +33,7 @@ const tuned = (out: string, ...more: string[]) => [
   "--context",
   "64",
   "--tokens",
-  String(128 * STEPS),
+  String(64 * STEPS),
   ...more,
 ];
 
@@ -178,7 +178,7 @@ describe("tune refuses", () => {
         }),
     ],
     ["a missing file", /absent\.txt/, () => other(join(work, "x"), { "--data": join(work, "absent.txt") })],
-    ["fewer tokens than a step", /tokens/, () => other(join(work, "x"), { "--tokens": "64" })],
+    ["fewer tokens than a step", /tokens/, () => other(join(work, "x"), { "--tokens": "63" })],
     ["a context beyond the model's", /context/, () => other(join(work, "x"), { "--context": "100000" })],
     ["an output that exists", /exists already/, () => tuned(folder)],
     [

@@ -16,7 +16,8 @@ import { OriginalModel } from "./original.js";
 const work = mkdtempSync(join(tmpdir(), "pocketllm-coded-model-"));
 const source = join(work, "model");
 const out = join(work, "folder");
-const windows = [Int32Array.from({ length: 40 }, (_, i) => (i * 37 + 5) % 300)];
+const ids = Int32Array.from({ length: 40 }, (_, i) => (i * 37 + 5) % 300);
+const batch = [{ ids, scored: new Uint8Array(40).fill(1) }];
 
 before(async () => {
   const { makeTinyLlama } = await hostileModule<{
@@ -38,8 +39,8 @@ async function gradients(tables: boolean, residentBytes?: number): Promise<Map<s
     const teacher = await OriginalModel.open(backend, checkpoint);
     const distiller = new Distiller(backend, training, teacher, model, { windows: 1, context: 40 });
     // Twice: what a batch leaves must not reach the next.
-    await distiller.gradients(windows, !tables);
-    await distiller.gradients(windows, tables);
+    await distiller.gradients(batch, !tables);
+    await distiller.gradients(batch, tables);
     return new Map(model.parameters.map(({ name, gradient }) => [name, gradient.slice()]));
   } finally {
     await checkpoint.close();

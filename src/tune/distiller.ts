@@ -5,24 +5,20 @@
 import type { Buffer } from "../compute/backend.js";
 import type { TrainingBackend } from "../compute/training.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";
+import type { TrainingExample } from "../training/data.js";
+import type { StateTensor } from "../training/state.js";
+import type { StepResult, Trainee } from "../training/trainer.js";
 import { type HeadChunk, ModelBackward } from "../transformer/model-backward.js";
 import type { CodedModel } from "./coded-model.js";
 import type { OriginalModel } from "./original.js";
-import { Adam, type ByKind } from "./parameter.js";
-
-export interface StepResult {
-  /** Mean KL(teacher || student) of the batch's positions before the step, in nats. */
-  readonly loss: number;
-  /** Of the gradient in the parameters' units, before clipping. */
-  readonly gradientNorm: number;
-}
+import { Adam } from "./parameter.js";
 
 /** Gradients longer than this are shortened to it. */
 const CLIP = 1;
 /** Tables take part in one step of so many: they are few, and their gradient is a fifth of a step's work. */
 export const TABLES_EVERY = 4;
 
-export class Distiller {
+export class Distiller implements Trainee {
   readonly adam: Adam;
   readonly #backend: WasmBackend;
   readonly #training: TrainingBackend;
@@ -49,32 +45,43 @@ export class Distiller {
     this.adam = new Adam(student.parameters);
   }
 
-  /**
-   * One optimiser step on `windows`; `step` counts from 0. `check` sees loss and gradient norm before anything
-   * changes, and may throw.
-   */
+  get state(): StateTensor[] {
+    const tensor = (name: string, values: Float32Array): StateTensor => ({
+      name,
+      length: values.length,
+      read: () => values,
+      write: (read) => values.set(read),
+    });
+    return this.adam.parameters.flatMap(({ name, value }) => {
+      const { mean, square } = this.adam.moments.get(name)!;
+      return [tensor(name, value), tensor(`${name}.mean`, mean), tensor(`${name}.square`, square)];
+    });
+  }
+
   async step(
     step: number,
-    windows: readonly Int32Array[],
-    rates: ByKind,
+    batch: readonly TrainingExample[],
+    rate: number,
     check: (result: StepResult) => void,
     signal?: AbortSignal | undefined,
   ): Promise<StepResult> {
     const tables = step % TABLES_EVERY === 0;
-    const result = await this.gradients(windows, tables, signal);
+    const result = await this.gradients(batch, tables, signal);
     const { gradientNorm } = result;
     check(result);
     const counts = { scales: step + 1, norm: step + 1, tables: tables ? step / TABLES_EVERY + 1 : 0 };
+    const rates = { scales: rate, tables: rate, norm: rate };
     this.adam.step(counts, rates, gradientNorm > CLIP ? CLIP / gradientNorm : 1);
     return result;
   }
 
-  /** A step without its last part: only gradients change. */
+  /** A step without its last part: only gradients change. The loss is KL(teacher || student). */
   async gradients(
-    windows: readonly Int32Array[],
+    batch: readonly TrainingExample[],
     tables: boolean,
     signal?: AbortSignal | undefined,
   ): Promise<StepResult> {
+    const windows = batch.map(({ ids }) => ids);
     const positions = windows.reduce((sum, ids) => sum + ids.length, 0);
     const sum = { loss: 0 };
     this.#student.update(tables);
@@ -87,12 +94,11 @@ export class Distiller {
     return { loss: sum.loss / positions, gradientNorm: this.adam.gradientNorm() };
   }
 
-  /** Mean divergence on `windows`, nothing changed. */
-  async measure(windows: readonly Int32Array[], signal?: AbortSignal | undefined): Promise<number> {
+  async measure(examples: readonly TrainingExample[], signal?: AbortSignal | undefined): Promise<number> {
     this.#student.update(false);
     const sum = { loss: 0 };
     let positions = 0;
-    for (const ids of windows) {
+    for (const { ids } of examples) {
       await this.#studentPass.forward(this.#student, [ids], signal);
       await this.#studentPass.chunks(this.#student, 0, ids.length, (chunk) =>
         this.#compare(chunk, ids, 1, sum),

@@ -4,8 +4,7 @@
  * the output (`<out>.tuning/`), so a run that was killed goes on and ends with the same bytes.
  */
 import { createHash } from "node:crypto";
-import { mkdir, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { rm } from "node:fs/promises";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { createBackend, type WasmBackend } from "../compute/index.js";
@@ -20,18 +19,14 @@ import { InputError, UsageError } from "../errors.js";
 import { checkWhole } from "../options.js";
 import type { OnProgress } from "../progress.js";
 import { createTokenizer } from "../text/tokenizer.js";
-import { decidedSteps, stepsWithin } from "./budget.js";
+import { decidedSteps, stepsWithin } from "../training/budget.js";
+import { readTrainingSet, type TrainingSet } from "../training/data.js";
+import { createSchedule } from "../training/schedule.js";
+import { MEASUREMENTS, measuredExamples, runTraining } from "../training/trainer.js";
 import { CodedModel } from "./coded-model.js";
-import { readTrainingSet, type TrainingSet } from "./data.js";
 import { Distiller, TABLES_EVERY } from "./distiller.js";
-import { DivergenceGuard } from "./diverge.js";
-import { EarlyStop, type Measurement } from "./early-stop.js";
-import { TrainingLog } from "./log.js";
-import { ExampleOrder } from "./order.js";
 import { OriginalModel } from "./original.js";
 import { saveTuned } from "./save.js";
-import { createSchedule } from "./schedule.js";
-import { readTrainingState, type StateTensor, writeTrainingState } from "./state.js";
 
 export interface TuneOptions {
   /** The PocketLLM folder to tune. */
@@ -78,11 +73,6 @@ export interface TuneReport {
   readonly seconds: number;
 }
 
-/** Held-out text is measured this often in a run, and a state is kept then. */
-const MEASUREMENTS = 10;
-/** Most held-out tokens that are measured on. */
-const HELD_OUT_TOKENS = 4096;
-
 /** Options that change the result, with their defaults. */
 interface ResultOptions extends JsonObject {
   readonly tokens: number;
@@ -114,8 +104,8 @@ export async function tune(options: TuneOptions): Promise<TuneReport> {
       const set = await trainingSet(folder, checkpoint, options, result);
       const backend = await createBackend({ threads: options.threads });
       try {
-        const run = await TuneRun.open({ options, result, folder, checkpoint, set, backend, state, started });
-        const report = await run.train();
+        const parts = { options, result, folder, checkpoint, set, backend, state, started };
+        const report = await trainAndSave(parts);
         await rm(state, { recursive: true, force: true });
         return { ...report, seconds: (performance.now() - started) / 1000 };
       } finally {
@@ -184,200 +174,64 @@ interface RunParts {
   readonly started: number;
 }
 
-class TuneRun {
-  readonly #parts: RunParts;
-  readonly #tuning: JsonObject;
-  readonly #model: CodedModel;
-  readonly #distiller: Distiller;
-  readonly #heldOut: readonly Int32Array[];
-  readonly #losses: number[] = [];
-  readonly #measurements: Measurement[] = [];
-  readonly #stop = new EarlyStop({ patience: MEASUREMENTS });
-  readonly #guard: DivergenceGuard;
-
-  static async open(asked: RunParts): Promise<TuneRun> {
-    const { folder, checkpoint, backend, set, options } = asked;
-    const training = new WasmTraining(backend);
-    const model = await CodedModel.open(backend, training, folder);
-    const teacher = await OriginalModel.open(backend, checkpoint);
-    const { batch: windows, context } = asked.result;
-    const distiller = new Distiller(backend, training, teacher, model, { windows, context });
-    const tokens = await tokensOf(asked, distiller);
-    const result = { ...asked.result, tokens };
-    const parts = { ...asked, result };
-    // Spread: an interface is no JsonObject.
-    const data = (await describeFiles(options.data)).map((file) => ({ ...file }));
-    const { arithmetic } = backend.runtime;
-    const tuning = { method: "distill", ...result, arithmetic, examples: set.fingerprint, data };
-    return new TuneRun(parts, tuning, model, distiller);
-  }
-
-  private constructor(parts: RunParts, tuning: JsonObject, model: CodedModel, distiller: Distiller) {
-    this.#parts = parts;
-    this.#tuning = tuning;
-    this.#model = model;
-    this.#distiller = distiller;
-    this.#heldOut = heldOutOf(parts);
-    const { learningRate } = parts.result;
-    this.#guard = new DivergenceGuard({ learningRate });
-  }
-
-  async train(): Promise<Omit<TuneReport, "seconds">> {
-    const { options, result, set, state } = this.#parts;
-    const { signal, onProgress } = options;
-    const { tokens, context, batch, learningRate, seed } = result;
-    const steps = Math.max(1, Math.floor(tokens / (context * batch)));
-    const schedule = createSchedule({ learningRate, steps });
-    const order = new ExampleOrder(set.training.length, seed);
-    const every = Math.max(1, Math.ceil(steps / MEASUREMENTS));
-    await mkdir(state, { recursive: true });
-    const first = await this.#resume();
-    const log = await TrainingLog.open(options.log ?? join(state, "log.jsonl"), first);
-    const begun = performance.now();
-    let trained = 0;
-    try {
-      if (first === 0) await this.#measure(-1);
-      for (let step = first; step < steps && !this.#stop.stop; step++) {
-        const windows = Array.from({ length: batch }, (_, i) => set.training[order.at(step * batch + i)].ids);
-        const rate = schedule(step);
-        const { loss, gradientNorm } = await this.#distiller.step(
-          step,
-          windows,
-          { scales: rate, tables: rate, norm: rate },
-          (found) => this.#guard.check(step, found.loss, found.gradientNorm),
-          signal,
-        );
-        this.#losses.push(loss);
-        trained += context * batch;
-        const tokensPerSecond = trained / ((performance.now() - begun) / 1000);
-        const last = step === steps - 1;
-        const heldOut = last || (step + 1) % every === 0 ? await this.#measure(step) : undefined;
-        await log.append({ step, loss, learningRate: rate, gradientNorm, tokensPerSecond, heldOut });
-        if (heldOut !== undefined) {
-          await log.flush();
-          await this.#keep(step + 1);
-        }
-        const detail = `loss ${loss.toFixed(3)}, held out ${this.#measurements.at(-1)?.loss.toFixed(4)}, ${tokensPerSecond.toFixed(0)} tokens/s`;
-        onProgress?.({ stage: "distilling", done: step + 1, total: steps, detail });
-      }
-    } finally {
-      await log.close();
-    }
-    const { out } = options;
-    const { folder } = this.#parts;
-    const [before, after] = [this.#measurements[0].loss, this.#measurements.at(-1)!.loss];
-    if (!(after < before))
-      throw new InputError(
-        `the divergence on held-out text is ${before.toPrecision(4)} before and ${after.toPrecision(4)} after training: nothing is written; try a lower learning rate or more text`,
-      );
-    const weightBytes = await saveTuned({
-      out,
-      folder,
-      model: this.#model,
-      tuning: this.#tuning,
-      signal,
-      onProgress,
-    });
-    return {
-      weightBytes,
-      ratio: folder.bytes16 / weightBytes,
-      steps: this.#losses.length,
-      tokens: this.#losses.length * context * batch,
-      heldOutBefore: before,
-      heldOutAfter: after,
-      tokensPerSecond: trained / ((performance.now() - begun) / 1000),
-    };
-  }
-
-  async #measure(step: number): Promise<number> {
-    const loss = await this.#distiller.measure(this.#heldOut, this.#parts.options.signal);
-    this.#record({ step, loss });
-    return loss;
-  }
-
-  #record(measurement: Measurement): void {
-    this.#guard.checkHeldOut(measurement.step, measurement.loss);
-    this.#measurements.push(measurement);
-    this.#stop.add(measurement);
-  }
-
-  get #identity() {
-    const { manifest } = this.#parts.folder;
-    const model = [...manifest.files].map(([name, { sha256 }]) => `${name} ${sha256}`).join("\n");
-    return {
-      model: createHash("sha256").update(model).digest("hex"),
-      options: createHash("sha256").update(JSON.stringify(this.#tuning)).digest("hex"),
-    };
-  }
-
-  get #stateFile(): string {
-    return join(this.#parts.state, "state.safetensors");
-  }
-
-  #tensors(): StateTensor[] {
-    const { adam } = this.#distiller;
-    const tensor = (name: string, values: Float32Array): StateTensor => ({
-      name,
-      length: values.length,
-      read: () => values,
-      write: (read) => values.set(read),
-    });
-    return adam.parameters.flatMap(({ name, value }) => {
-      const { mean, square } = adam.moments.get(name)!;
-      return [tensor(name, value), tensor(`${name}.mean`, mean), tensor(`${name}.square`, square)];
-    });
-  }
-
-  async #keep(step: number): Promise<void> {
-    const history = { step, losses: this.#losses, heldOut: this.#measurements };
-    await writeTrainingState(this.#stateFile, this.#identity, history, this.#tensors());
-  }
-
-  /** The next step of an interrupted run, or 0. */
-  async #resume(): Promise<number> {
-    if (!this.#parts.options.resume) return 0;
-    const found = await readTrainingState(this.#stateFile, this.#identity, this.#tensors());
-    if (!found) return 0;
-    for (const [step, loss] of found.losses.entries()) {
-      this.#losses.push(loss);
-      this.#guard.check(step, loss, 0);
-    }
-    for (const measurement of found.heldOut) this.#record(measurement);
-    return found.step;
-  }
+async function trainAndSave(parts: RunParts): Promise<Omit<TuneReport, "seconds">> {
+  const { options, folder, checkpoint, set, backend, state } = parts;
+  const { signal, onProgress, log, resume = false } = options;
+  const { context, batch, learningRate, seed } = parts.result;
+  const training = new WasmTraining(backend);
+  const model = await CodedModel.open(backend, training, folder);
+  const teacher = await OriginalModel.open(backend, checkpoint);
+  const distiller = new Distiller(backend, training, teacher, model, { windows: batch, context });
+  const steps = await stepsOf(parts, distiller);
+  const result = { ...parts.result, tokens: steps * context * batch };
+  // Spread: an interface is no JsonObject.
+  const data = (await describeFiles(options.data)).map((file) => ({ ...file }));
+  const { arithmetic } = backend.runtime;
+  const tuning = { method: "distill", ...result, arithmetic, examples: set.fingerprint, data };
+  const files = [...folder.manifest.files].map(([name, { sha256 }]) => `${name} ${sha256}`).join("\n");
+  const identity = {
+    model: createHash("sha256").update(files).digest("hex"),
+    options: createHash("sha256").update(JSON.stringify(tuning)).digest("hex"),
+  };
+  const trained = await runTraining(distiller, {
+    ...{ set, steps, batch, learningRate, seed, folder: state, identity, resume, log },
+    ...{ stage: "distilling", signal, onProgress },
+  });
+  const weightBytes = await saveTuned({ out: options.out, folder, model, tuning, signal, onProgress });
+  return {
+    weightBytes,
+    ratio: folder.bytes16 / weightBytes,
+    steps: trained.steps,
+    tokens: trained.steps * context * batch,
+    heldOutBefore: trained.before,
+    heldOutAfter: trained.after,
+    tokensPerSecond: trained.tokensPerSecond,
+  };
 }
 
-/** What is measured on, of the examples that are held out. */
-function heldOutOf({ set, result }: RunParts): Int32Array[] {
-  return set.heldOut
-    .slice(0, Math.max(1, Math.floor(HELD_OUT_TOKENS / result.context)))
-    .map(({ ids }) => ids);
-}
-
-/** The tokens of the run: as asked for, or as many as fit the time budget. */
-async function tokensOf(parts: RunParts, distiller: Distiller): Promise<number> {
+/** The steps of the run: for the tokens asked for, or as many as fit the time budget. */
+async function stepsOf(parts: RunParts, distiller: Distiller): Promise<number> {
   const { options, result, set, state, started } = parts;
   const { timeBudget, signal } = options;
   const { tokens, context, batch } = result;
-  if (timeBudget === undefined) return tokens;
-  const steps = await decidedSteps(state, options.resume ?? false, async () => {
+  if (timeBudget === undefined) return Math.floor(tokens / (context * batch));
+  return await decidedSteps(state, options.resume ?? false, async () => {
     options.onProgress?.({ stage: "measuring the pace", done: 0, total: 1 });
-    const windows = Array.from({ length: batch }, (_, i) => set.training[i % set.training.length].ids);
+    const examples = Array.from({ length: batch }, (_, i) => set.training[i % set.training.length]);
     const timed = async (run: () => Promise<unknown>) => {
       const begun = performance.now();
       await run();
       return (performance.now() - begun) / 1000;
     };
     // The first reads the teacher's layers, and allocates.
-    await distiller.gradients(windows, true, signal);
-    const tables = await timed(() => distiller.gradients(windows, true, signal));
-    const plain = await timed(() => distiller.gradients(windows, false, signal));
-    const measuring = await timed(() => distiller.measure(heldOutOf(parts), signal));
+    await distiller.gradients(examples, true, signal);
+    const tables = await timed(() => distiller.gradients(examples, true, signal));
+    const plain = await timed(() => distiller.gradients(examples, false, signal));
+    const measuring = await timed(() => distiller.measure(measuredExamples(set), signal));
     const passed = (performance.now() - started) / 1000;
     return stepsWithin(timeBudget, {
       secondsPerStep: plain + (tables - plain) / TABLES_EVERY,
       secondsBeside: passed + (MEASUREMENTS + 1) * measuring,
     });
   });
-  return steps * context * batch;
 }

@@ -1,0 +1,183 @@
+/**
+ * The loop of every training run: batches in their order, the learning rate, a log, held-out measurements and
+ * with each of them a state on disk, from which a run that was killed goes on and ends with the same bytes.
+ */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { InputError } from "../errors.js";
+import type { OnProgress } from "../progress.js";
+import type { TrainingExample, TrainingSet } from "./data.js";
+import { DivergenceGuard } from "./diverge.js";
+import { EarlyStop, type Measurement } from "./early-stop.js";
+import { TrainingLog } from "./log.js";
+import { ExampleOrder } from "./order.js";
+import { createSchedule } from "./schedule.js";
+import { readTrainingState, type StateIdentity, type StateTensor, writeTrainingState } from "./state.js";
+
+export interface StepResult {
+  /** Mean loss of the batch's scored positions before the step, in nats. */
+  readonly loss: number;
+  /** Of the gradient before clipping. */
+  readonly gradientNorm: number;
+}
+
+/** What is trained, as the loop sees it. */
+export interface Trainee {
+  /** Everything that a step changes. */
+  readonly state: readonly StateTensor[];
+  /**
+   * One optimiser step; `step` counts from 0. `check` sees loss and gradient norm before anything changes, and
+   * may throw.
+   */
+  step(
+    step: number,
+    batch: readonly TrainingExample[],
+    rate: number,
+    check: (result: StepResult) => void,
+    signal?: AbortSignal | undefined,
+  ): Promise<StepResult>;
+  /** Mean loss on examples, nothing changed. */
+  measure(examples: readonly TrainingExample[], signal?: AbortSignal | undefined): Promise<number>;
+}
+
+export interface TrainerOptions {
+  readonly set: TrainingSet;
+  readonly steps: number;
+  /** Examples of a step. */
+  readonly batch: number;
+  readonly learningRate: number;
+  readonly warmupSteps?: number | undefined;
+  readonly seed: number;
+  /** Where the state is kept. */
+  readonly folder: string;
+  readonly identity: StateIdentity;
+  readonly resume: boolean;
+  /** Default: in `folder`. */
+  readonly log?: string | undefined;
+  /** For progress: "distilling". */
+  readonly stage: string;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+export interface TrainingResult {
+  readonly steps: number;
+  /** Held-out loss before and after, in nats. */
+  readonly before: number;
+  readonly after: number;
+  /** Of this run, what a resumed one did before not counted. */
+  readonly tokensPerSecond: number;
+}
+
+/** Held-out text is measured this often in a run, and a state is kept then. */
+export const MEASUREMENTS = 10;
+/** Most held-out tokens that are measured on. */
+const HELD_OUT_TOKENS = 4096;
+
+/** What is measured on, of the examples that are held out: at least one. */
+export function measuredExamples({ heldOut }: TrainingSet): readonly TrainingExample[] {
+  let tokens = 0;
+  return heldOut.filter(({ ids }, i) => {
+    tokens += ids.length;
+    return i === 0 || tokens <= HELD_OUT_TOKENS;
+  });
+}
+
+/** InputError, one line, for a run that is lost or that ends no better than it began; the state stays then. */
+export function runTraining(trainee: Trainee, options: TrainerOptions): Promise<TrainingResult> {
+  return new TrainingRun(trainee, options).run();
+}
+
+class TrainingRun {
+  readonly #trainee: Trainee;
+  readonly #options: TrainerOptions;
+  readonly #heldOut: readonly TrainingExample[];
+  readonly #losses: number[] = [];
+  readonly #measurements: Measurement[] = [];
+  readonly #stop = new EarlyStop({ patience: MEASUREMENTS });
+  readonly #guard: DivergenceGuard;
+
+  constructor(trainee: Trainee, options: TrainerOptions) {
+    this.#trainee = trainee;
+    this.#options = options;
+    this.#heldOut = measuredExamples(options.set);
+    this.#guard = new DivergenceGuard(options);
+  }
+
+  async run(): Promise<TrainingResult> {
+    const { set, steps, batch, learningRate, warmupSteps, seed, folder, stage, signal } = this.#options;
+    const schedule = createSchedule({ learningRate, steps, warmupSteps });
+    const order = new ExampleOrder(set.training.length, seed);
+    const every = Math.max(1, Math.ceil(steps / MEASUREMENTS));
+    await mkdir(folder, { recursive: true });
+    const first = await this.#resume();
+    const log = await TrainingLog.open(this.#options.log ?? join(folder, "log.jsonl"), first);
+    let [tokens, seconds] = [0, 0];
+    try {
+      if (first === 0) await this.#measure(-1);
+      for (let step = first; step < steps && !this.#stop.stop; step++) {
+        const examples = Array.from({ length: batch }, (_, i) => set.training[order.at(step * batch + i)]);
+        const rate = schedule(step);
+        const begun = performance.now();
+        const check = (found: StepResult) => this.#guard.check(step, found.loss, found.gradientNorm);
+        const { loss, gradientNorm } = await this.#trainee.step(step, examples, rate, check, signal);
+        this.#losses.push(loss);
+        tokens += examples.reduce((sum, { ids }) => sum + ids.length, 0);
+        seconds += (performance.now() - begun) / 1000;
+        const tokensPerSecond = tokens / seconds;
+        const due = step === steps - 1 || (step + 1) % every === 0;
+        const heldOut = due ? await this.#measure(step) : undefined;
+        await log.append({ step, loss, learningRate: rate, gradientNorm, tokensPerSecond, heldOut });
+        if (heldOut !== undefined) {
+          await log.flush();
+          await this.#keep(step + 1);
+        }
+        const detail = `loss ${loss.toFixed(3)}, held out ${this.#measurements.at(-1)?.loss.toFixed(4)}, ${tokensPerSecond.toFixed(0)} tokens/s`;
+        this.#options.onProgress?.({ stage, done: step + 1, total: steps, detail });
+      }
+    } finally {
+      await log.close();
+    }
+    const [before, after] = [this.#measurements[0].loss, this.#measurements.at(-1)!.loss];
+    if (!(after < before))
+      throw new InputError(
+        `the loss on held-out text is ${before.toPrecision(4)} before and ${after.toPrecision(4)} after training: nothing is written; try a lower learning rate or more text`,
+      );
+    return { steps: this.#losses.length, before, after, tokensPerSecond: seconds > 0 ? tokens / seconds : 0 };
+  }
+
+  async #measure(step: number): Promise<number> {
+    const loss = await this.#trainee.measure(this.#heldOut, this.#options.signal);
+    this.#record({ step, loss });
+    return loss;
+  }
+
+  #record(measurement: Measurement): void {
+    this.#guard.checkHeldOut(measurement.step, measurement.loss);
+    this.#measurements.push(measurement);
+    this.#stop.add(measurement);
+  }
+
+  get #stateFile(): string {
+    return join(this.#options.folder, "state.safetensors");
+  }
+
+  async #keep(step: number): Promise<void> {
+    const history = { step, losses: this.#losses, heldOut: this.#measurements };
+    await writeTrainingState(this.#stateFile, this.#options.identity, history, this.#trainee.state);
+  }
+
+  /** The next step of an interrupted run, or 0. */
+  async #resume(): Promise<number> {
+    const { resume, identity } = this.#options;
+    if (!resume) return 0;
+    const found = await readTrainingState(this.#stateFile, identity, this.#trainee.state);
+    if (!found) return 0;
+    for (const [step, loss] of found.losses.entries()) {
+      this.#losses.push(loss);
+      this.#guard.check(step, loss, 0);
+    }
+    for (const measurement of found.heldOut) this.#record(measurement);
+    return found.step;
+  }
+}
