@@ -1,7 +1,7 @@
 /** `pocketllm tune MODEL --distill ORIGINAL --data FILE --out DIR`: recovers accuracy at the same size. */
-import { type Command, InvalidArgumentError } from "commander";
+import type { Command } from "commander";
 import { tune } from "../../tune/tune.js";
-import { defineCommand, duration, peakBytes, positiveInteger, seed } from "../command.js";
+import { defineCommand, duration, learningRate, peakBytes, positiveInteger, seed } from "../command.js";
 import { megabytes } from "../format.js";
 
 interface Options {
@@ -72,11 +72,4 @@ export function registerTune(program: Command): void {
     );
     return { out: options.out, ...report, peakBytes: peak };
   });
-}
-
-function learningRate(value: string): number {
-  const n = Number(value);
-  if (value.trim() === "" || !Number.isFinite(n) || n <= 0)
-    throw new InvalidArgumentError("expected a number above 0.");
-  return n;
 }
