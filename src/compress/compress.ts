@@ -42,7 +42,7 @@ export async function compress(options: CompressOptions): Promise<CompressReport
   await FolderWriter.check(options.out, options.resume ?? false);
   const checkpoint = await openCheckpoint(options.source);
   try {
-    const result = resolveOptions(options, checkpoint.config.contextLength);
+    const result = resolveOptions(options, checkpoint.config);
     const run = { checkpoint, options, result };
     const report =
       result.method === "trellis" ? await runWith(run, trellisCodec) : await runWith(run, metaCodec);

@@ -39,7 +39,7 @@ export async function dryRun(options: PlanningOptions): Promise<DryRunReport> {
   const { signal, onProgress } = options;
   const checkpoint = await openCheckpoint(options.source);
   try {
-    const result = resolveOptions(options, checkpoint.config.contextLength);
+    const result = resolveOptions(options, checkpoint.config);
     const planning = { checkpoint, options, result };
     const backend = await createBackend({ threads: options.threads });
     try {

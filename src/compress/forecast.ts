@@ -48,7 +48,9 @@ export function forecast({ config, matrices, tokens, threads }: ForecastOptions)
   const inputs = [hiddenSize, heads * headSize, hiddenSize, intermediateSize];
   // Two streams; of each input its own products, half of them by symmetry, and those with the other stream's.
   const products = layers * inputs.reduce((sum, n) => sum + 1.5 * n * n, 0);
-  const streams = 2 * tokens * (2 * inLayers + products);
+  // Of o and down also the products with the errors of the residual stream.
+  const residual = layers * hiddenSize * (heads * headSize + intermediateSize);
+  const streams = 2 * tokens * (2 * inLayers + products + residual);
   const head = tiedEmbeddings ? 2 * Math.min(tokens, HEAD_TOKENS) * inLayers : 0;
   const measured = Math.min(tokens, SENSITIVITY_TOKENS);
   // Forward, forward again, and the gradient of the inputs.

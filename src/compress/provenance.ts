@@ -40,7 +40,7 @@ export async function isMadeBy(
 ): Promise<boolean> {
   const checkpoint = await openCheckpoint(options.source);
   try {
-    const result = resolveOptions(options, checkpoint.config.contextLength);
+    const result = resolveOptions(options, checkpoint.config);
     const { arithmetic } = provenance.options;
     const files = result.method === "trellis" ? (options.calibration ?? []) : [];
     const described = await describe({ checkpoint, options, result }, files, arithmetic as Arithmetic);

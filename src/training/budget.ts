@@ -2,8 +2,9 @@
  * How many tokens fit a time budget. It is measured once, on the machine and the models themselves, and kept
  * beside the run's state, so that a run that is resumed trains on as many and ends with the same bytes.
  */
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { writeAtomically } from "../checkpoint/safetensors-write.js";
 import { errorCode } from "../container/disk.js";
 import { CorruptFileError, UsageError } from "../errors.js";
 
@@ -39,7 +40,8 @@ export async function decidedSteps(
   }
   const steps = await decide();
   await mkdir(folder, { recursive: true });
-  await writeFile(path, JSON.stringify({ steps }), { flush: true });
+  const text = JSON.stringify({ steps });
+  await writeAtomically(path, (write) => write(new TextEncoder().encode(text)));
   return steps;
 }
 

@@ -72,7 +72,7 @@ export interface TrainingResult {
 /** Held-out text is measured this often in a run, and a state is kept then. */
 export const MEASUREMENTS = 10;
 /** Most held-out tokens that are measured on. */
-const HELD_OUT_TOKENS = 4096;
+const HELD_OUT_TOKENS = 2048;
 
 /** What is measured on, of the examples that are held out: at least one. */
 export function measuredExamples({ heldOut }: TrainingSet): readonly TrainingExample[] {
