@@ -203,7 +203,8 @@ export class CalibrationStream {
   async #weighted(x: Buffer, weights: Float32Array, columns: number, which: number): Promise<Buffer> {
     const length = weights.length * columns;
     const values = await this.#backend.read(x, 0, length);
-    for (let i = 0; i < length; i++) values[i] *= weights[Math.floor(i / columns)];
+    for (const [t, weight] of weights.entries())
+      for (let i = t * columns; i < (t + 1) * columns; i++) values[i] *= weight;
     let buffer = this.#scratch[which];
     if (!buffer || buffer.length < length) buffer = this.#scratch[which] = this.#group.allocate(length);
     this.#backend.write(buffer, values);
