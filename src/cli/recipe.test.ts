@@ -20,7 +20,7 @@ const compressed = (out: string, ...more: string[]) => [
     "--out",
     out,
     "--target",
-    "5x",
+    "12x",
     "--calibration",
     text,
     "--calibration-tokens",
