@@ -6,6 +6,7 @@
  */
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Buffer } from "../compute/backend.js";
+import { difference } from "../compute/difference.js";
 import type { Linear } from "../compute/linear.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";
 import { WasmTraining } from "../compute/wasm/training.js";
@@ -53,7 +54,7 @@ export class CalibrationStream {
   readonly #coded: Lane;
   /** The coded lane's attention output, kept from before o is coded until after. */
   readonly #attended: readonly Buffer[];
-  readonly #scratch: Buffer[] = [];
+  readonly #scratch = new Map<string, Buffer>();
   readonly #cache: LayerCache;
   readonly #rope: Rope;
 
@@ -104,12 +105,6 @@ export class CalibrationStream {
     }
   }
 
-  /** Lets the coded stream go on from where the original one is. */
-  join(): void {
-    for (const [w, from] of this.#original.hidden.entries())
-      this.#backend.copy(from, 0, this.#coded.hidden[w], 0, from.length);
-  }
-
   /** E[x xᵀ] of the normalised final hidden state of the first `count` windows: the head's input. */
   async headHessian(stream: "original" | "coded", finalNorm: Buffer, count: number): Promise<Float32Array> {
     const { hidden, steps } = stream === "original" ? this.#original : this.#coded;
@@ -146,24 +141,17 @@ export class CalibrationStream {
         const { tokens } = this.#coded.steps;
         let x = input(this.#coded.steps.workspace);
         let x0 = input(this.#original.steps.workspace);
-        let difference: Buffer | undefined;
         if (residual) {
           const weights = await this.#residualWeights(w);
-          x = await this.#weighted(x, weights, columns, 0);
-          x0 = await this.#weighted(x0, weights, columns, 1);
-          difference = await this.#weighted(this.#difference(w), weights, this.#config.hiddenSize, 2);
+          const outputs = this.#config.hiddenSize;
+          x = await this.#weighted("x", x, weights, columns);
+          x0 = await this.#weighted("x0", x0, weights, columns);
+          const dy = await this.#weighted("difference", this.#difference(w), weights, outputs);
+          const dWeight = residual.buffer;
+          this.#training.matmulBackwardWeight({ dy, x, dWeight, tokens, inputs: columns, outputs });
         }
         this.#backend.gram(x, hessian.buffer, tokens, columns);
         this.#backend.crossGram(x, x0, cross.buffer, tokens, columns);
-        if (residual && difference)
-          this.#training.matmulBackwardWeight({
-            dy: difference,
-            x,
-            dWeight: residual.buffer,
-            tokens,
-            inputs: columns,
-            outputs: this.#config.hiddenSize,
-          });
       }
       this.#leaveOriginal(site, original, w);
     }
@@ -179,11 +167,10 @@ export class CalibrationStream {
   /** h₀ - h of window `w`. */
   #difference(w: number): Buffer {
     const { tokens, workspace } = this.#coded.steps;
-    const length = tokens * this.#config.hiddenSize;
-    this.#backend.copy(this.#coded.hidden[w], 0, workspace.projected, 0, length);
-    this.#training.scale(workspace.projected, -1, length);
-    this.#backend.add(workspace.projected, this.#original.hidden[w], length);
-    return workspace.projected;
+    const out = workspace.projected;
+    const [a, b] = [this.#original.hidden[w], this.#coded.hidden[w]];
+    difference(this.#backend, this.#training, { a, b, out, length: tokens * this.#config.hiddenSize });
+    return out;
   }
 
   /** 1 / RMS of the original's residual stream, for each position of window `w`. */
@@ -199,14 +186,17 @@ export class CalibrationStream {
     return weights;
   }
 
-  /** Rows of x [weights.length, columns] times their weights, in one of three buffers. */
-  async #weighted(x: Buffer, weights: Float32Array, columns: number, which: number): Promise<Buffer> {
+  /** Rows of x [weights.length, columns] times their weights, in the buffer of this name. */
+  async #weighted(name: string, x: Buffer, weights: Float32Array, columns: number): Promise<Buffer> {
     const length = weights.length * columns;
     const values = await this.#backend.read(x, 0, length);
     for (const [t, weight] of weights.entries())
       for (let i = t * columns; i < (t + 1) * columns; i++) values[i] *= weight;
-    let buffer = this.#scratch[which];
-    if (!buffer || buffer.length < length) buffer = this.#scratch[which] = this.#group.allocate(length);
+    let buffer = this.#scratch.get(name);
+    if (!buffer || buffer.length < length) {
+      buffer = this.#group.allocate(length);
+      this.#scratch.set(name, buffer);
+    }
     this.#backend.write(buffer, values);
     return buffer;
   }

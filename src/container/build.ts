@@ -7,6 +7,7 @@ import { throwIfAborted } from "../errors.js";
 import type { OnProgress } from "../progress.js";
 import { sha256 } from "./disk.js";
 import type { Entry, EntryTensor, Journal } from "./journal.js";
+import { prettyJson } from "./json.js";
 import {
   codedEntries,
   type FileEntry,
@@ -169,9 +170,4 @@ function tokenizerBytes(files: FinishOptions["tokenizerFiles"]): Iterable<readon
     ["tokenizer.json", prettyJson(files.tokenizer)],
     ["tokenizer_config.json", prettyJson(files.config)],
   ];
-}
-
-/** Two spaces and a final line end, as Hugging Face writes its JSON files. */
-function prettyJson(value: unknown): Uint8Array {
-  return new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
 }

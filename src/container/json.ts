@@ -22,6 +22,11 @@ export function canonicalJson(value: JsonValue): string {
   return `{${members.join(",")}}`;
 }
 
+/** Two spaces and a final line end, as Hugging Face writes its JSON files. */
+export function prettyJson(value: unknown): Uint8Array {
+  return new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
+}
+
 /** Parsed JSON with the path that leads to it, so that an error names the field. */
 export class JsonField {
   constructor(

@@ -8,6 +8,7 @@ import { exists } from "../container/disk.js";
 import { openFolder } from "../container/reader.js";
 import { FolderWriter } from "../container/writer.js";
 import { InputError, UsageError } from "../errors.js";
+import { refuseUnfinished } from "../training/options.js";
 import { stateFolder, type TuneOptions, type TuneReport, tune } from "../tune/index.js";
 
 export interface BestOptions extends CompressOptions {
@@ -30,10 +31,7 @@ export async function compressBest(options: BestOptions): Promise<BestReport> {
   const balanced = `${out}.balanced`;
   if (await exists(out)) await FolderWriter.check(out, false);
   // Looked at again by `tune`, but only after the compression.
-  if (!resume && (await exists(stateFolder(out))))
-    throw new UsageError(
-      `${stateFolder(out)} is of an unfinished run: run with --resume to go on with it, or delete it`,
-    );
+  await refuseUnfinished(stateFolder(out), resume);
   const compressed = await compressOnce({ ...options, out: balanced });
   const tuned = await tuneOrSay(balanced, {
     folder: balanced,
@@ -64,8 +62,7 @@ async function tuneOrSay(balanced: string, options: TuneOptions): Promise<TuneRe
 async function compressOnce(options: CompressOptions): Promise<CompressReport | null> {
   const { out, resume } = options;
   if (!(await exists(out))) return await compress(options);
-  if (!resume)
-    throw new UsageError(`${out} is of an unfinished run: run with --resume to go on with it, or delete it`);
+  await refuseUnfinished(out, resume);
   const folder = await openFolder(out);
   try {
     if (!(await isMadeBy(folder.manifest.provenance, options)))

@@ -7,7 +7,13 @@ import type { TrainingBackend } from "../compute/training.js";
 import type { StateTensor } from "../training/state.js";
 import type { LayerGradient, TrainableLayer } from "../transformer/layer-backward.js";
 import type { OpenLayer, TrainableModel } from "../transformer/model-backward.js";
-import { EMBEDDING_NAME, HEAD_NAME, LAYER_LINEARS, layerLinears } from "../transformer/weights.js";
+import {
+  EMBEDDING_NAME,
+  HEAD_NAME,
+  LAYER_LINEARS,
+  layerLinears,
+  layerNorms,
+} from "../transformer/weights.js";
 
 interface TrainedTensor {
   readonly name: string;
@@ -123,16 +129,8 @@ export class DenseModel implements TrainableModel {
   }
 
   #layer(index: number): OpenLayer {
-    const prefix = `model.layers.${index}`;
     const specs = layerLinears(this.config, index);
-    const norms: Record<string, string> = {
-      inputNorm: `${prefix}.input_layernorm.weight`,
-      postAttentionNorm: `${prefix}.post_attention_layernorm.weight`,
-    };
-    if (this.config.qkNorm) {
-      norms["qNorm"] = `${prefix}.self_attn.q_norm.weight`;
-      norms["kNorm"] = `${prefix}.self_attn.k_norm.weight`;
-    }
+    const norms = layerNorms(this.config, index);
     const part = (key: "value" | "gradient") =>
       Object.fromEntries(Object.entries(norms).map(([norm, name]) => [norm, this.#tensor(name)[key]]));
     const linears = LAYER_LINEARS.map((kind) => {

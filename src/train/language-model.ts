@@ -4,12 +4,10 @@ import type { TrainingBackend } from "../compute/training.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";
 import { nextTokenTargets, type TrainingExample } from "../training/data.js";
 import type { StateTensor } from "../training/state.js";
-import type { StepResult, Trainee } from "../training/trainer.js";
+import { clipping, type StepResult, type Trainee } from "../training/trainer.js";
 import { type HeadChunk, ModelBackward } from "../transformer/model-backward.js";
 import type { AdamWSettings, DenseModel } from "./dense-model.js";
 
-/** Gradients longer than this are shortened to it. */
-const CLIP = 1;
 /** As GPT-3 was trained (Brown et al. 2020, appendix B). */
 const ADAMW: AdamWSettings = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1 };
 
@@ -56,7 +54,7 @@ export class LanguageModel implements Trainee {
     const gradientNorm = await this.#model.gradientNorm();
     const result = { loss: sum.loss / scored, gradientNorm };
     check(result);
-    this.#model.update(step + 1, rate, gradientNorm > CLIP ? CLIP / gradientNorm : 1, ADAMW);
+    this.#model.update(step + 1, rate, clipping(gradientNorm), ADAMW);
     return result;
   }
 

@@ -2,7 +2,6 @@
  * `train`: a small model from nothing. Shape and tokenizer are another model's; what it learns is text. It is
  * written as a Hugging Face folder, which `compress` takes.
  */
-import { createHash } from "node:crypto";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { join, resolve as resolvePath } from "node:path";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
@@ -10,43 +9,25 @@ import { openCheckpoint } from "../checkpoint/open.js";
 import { syncFolder, writeAtomically, writeSafetensors } from "../checkpoint/safetensors-write.js";
 import { createBackend } from "../compute/index.js";
 import { WasmTraining } from "../compute/wasm/training.js";
-import { exists, reportFullDisk } from "../container/disk.js";
+import { exists, reportFullDisk, sha256 } from "../container/disk.js";
 import { describeFiles } from "../container/input-files.js";
+import { prettyJson } from "../container/json.js";
 import { InputError, UsageError } from "../errors.js";
 import { checkWhole } from "../options.js";
-import type { OnProgress } from "../progress.js";
 import { Random } from "../random.js";
 import { f32ToBytes } from "../tensor/dtype.js";
-import { createTokenizer } from "../text/tokenizer.js";
-import { readTrainingSet, type TrainingSet } from "../training/data.js";
-import { createSchedule } from "../training/schedule.js";
+import { type RunOptions, refuseUnfinished, resolveRun, trainingWindows } from "../training/options.js";
 import { runTraining } from "../training/trainer.js";
 import { DenseModel } from "./dense-model.js";
 import { initialTensors } from "./initialise.js";
 import { LanguageModel } from "./language-model.js";
 
-export interface TrainOptions {
+/** Text to learn; a batch is 16 windows by default, the highest learning rate .002. */
+export interface TrainOptions extends RunOptions {
   /** A model whose shape and tokenizer the new one gets; its weights are not used. */
   readonly like: string;
-  /** Text: .txt, .jsonl or .json files. */
-  readonly data: readonly string[];
-  readonly out: string;
   /** Times that each text is seen. Default 10. */
   readonly epochs?: number | undefined;
-  /** Tokens of a window. Default 256, or the model's context where that is shorter. */
-  readonly context?: number | undefined;
-  /** Windows of a step. Default 16. */
-  readonly batch?: number | undefined;
-  /** Default 0.002. */
-  readonly learningRate?: number | undefined;
-  /** Of the first weights, the order of the text and what is held out. Default 0. */
-  readonly seed?: number | undefined;
-  readonly threads?: number | undefined;
-  /** A copy of the log is kept here. Default: only while the run lasts. */
-  readonly log?: string | undefined;
-  readonly resume?: boolean | undefined;
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: OnProgress | undefined;
 }
 
 export interface TrainReport {
@@ -70,10 +51,7 @@ export async function train(options: TrainOptions): Promise<TrainReport> {
   const out = options.out.replace(/[\\/]+$/, "");
   const folder = `${out}.training`;
   if (await exists(out)) throw new UsageError(`${out} exists already: choose another --out, or delete it`);
-  if (!resume && (await exists(folder)))
-    throw new UsageError(
-      `${folder} holds an unfinished run: run with --resume to go on with it, or delete it`,
-    );
+  await refuseUnfinished(folder, resume);
   const like = await openCheckpoint(options.like);
   try {
     const parameters = like.bytes16 / 2;
@@ -81,9 +59,13 @@ export async function train(options: TrainOptions): Promise<TrainReport> {
       throw new InputError(
         `${like.source} has ${Math.round(parameters / 1e6)} million parameters: at most ${MAX_PARAMETERS / 1e6} million can be trained from nothing`,
       );
-    const { epochs, ...result } = resolve(options, like.config.contextLength);
+    const { contextLength, vocabularySize } = like.config;
+    const result = resolveRun(options, contextLength, { batch: 16, learningRate: 0.002 });
     const { context, batch, learningRate, seed } = result;
-    const set = await trainingSet(like, options, context, seed);
+    const { epochs = 10 } = options;
+    checkWhole("epochs", epochs, 1, 10_000);
+    const tokenizer = await like.tokenizer();
+    const set = await trainingWindows({ name: like.source, vocabularySize, tokenizer }, options, result);
     const steps = Math.max(1, Math.floor((epochs * set.training.length) / batch));
     const backend = await createBackend({ threads });
     try {
@@ -93,8 +75,8 @@ export async function train(options: TrainOptions): Promise<TrainReport> {
       const data = (await describeFiles(options.data)).map((file) => ({ ...file }));
       const { arithmetic } = backend.runtime;
       const identity = {
-        model: hash(JSON.stringify(like.config)),
-        options: hash(JSON.stringify({ ...result, epochs, arithmetic, examples: set.fingerprint, data })),
+        model: sha256(JSON.stringify(like.config)),
+        options: sha256(JSON.stringify({ ...result, epochs, arithmetic, examples: set.fingerprint, data })),
       };
       const trained = await runTraining(new LanguageModel(backend, training, model, { batch, context }), {
         ...{ set, steps, batch, learningRate, seed, folder, identity, resume, log },
@@ -119,37 +101,6 @@ export async function train(options: TrainOptions): Promise<TrainReport> {
   }
 }
 
-function resolve(options: TrainOptions, contextLength: number) {
-  const {
-    epochs = 10,
-    context = Math.min(256, contextLength),
-    batch = 16,
-    learningRate = 0.002,
-    seed = 0,
-  } = options;
-  checkWhole("context", context, 2, contextLength);
-  checkWhole("batch", batch, 1, 1024);
-  checkWhole("epochs", epochs, 1, 10_000);
-  checkWhole("seed", seed, 0, 2 ** 32 - 1);
-  // Its errors are about the rate alone here.
-  createSchedule({ learningRate, steps: 1 });
-  return { epochs, context, batch, learningRate, seed };
-}
-
-async function trainingSet(
-  like: Checkpoint,
-  { data, signal }: TrainOptions,
-  context: number,
-  seed: number,
-): Promise<TrainingSet> {
-  const tokenizerFiles = await like.tokenizer();
-  if (!tokenizerFiles) throw new InputError(`${like.source} has no tokenizer: text cannot be used`);
-  const { vocabularySize } = like.config;
-  const packing = "windows" as const;
-  const options = { files: data, packing, context, vocabularySize, seed, signal };
-  return await readTrainingSet(createTokenizer(tokenizerFiles), options);
-}
-
 /** A Hugging Face folder in half precision, under a temporary name until it is whole. */
 async function save(
   out: string,
@@ -162,9 +113,7 @@ async function save(
   await rm(partial, { recursive: true, force: true });
   await mkdir(partial, { recursive: true });
   const json = (name: string, value: unknown) =>
-    writeAtomically(join(partial, name), (write) =>
-      write(new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`)),
-    );
+    writeAtomically(join(partial, name), (write) => write(prettyJson(value)));
   await json("config.json", { ...like.huggingFaceConfig, torch_dtype: "float16" });
   const tokenizer = await like.tokenizer();
   await json("tokenizer.json", tokenizer?.tokenizer);
@@ -183,8 +132,4 @@ async function save(
   });
   await rename(partial, target);
   await syncFolder(join(target, ".."));
-}
-
-function hash(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
 }

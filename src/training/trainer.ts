@@ -46,7 +46,6 @@ export interface TrainerOptions {
   /** Examples of a step. */
   readonly batch: number;
   readonly learningRate: number;
-  readonly warmupSteps?: number | undefined;
   readonly seed: number;
   /** Where the state is kept. */
   readonly folder: string;
@@ -67,6 +66,14 @@ export interface TrainingResult {
   readonly after: number;
   /** Of this run, what a resumed one did before not counted. */
   readonly tokensPerSecond: number;
+}
+
+/** Gradients longer than this are shortened to it. */
+const CLIP = 1;
+
+/** What a gradient of this length is multiplied by. */
+export function clipping(gradientNorm: number): number {
+  return gradientNorm > CLIP ? CLIP / gradientNorm : 1;
 }
 
 /** Held-out text is measured this often in a run, and a state is kept then. */
@@ -105,8 +112,8 @@ class TrainingRun {
   }
 
   async run(): Promise<TrainingResult> {
-    const { set, steps, batch, learningRate, warmupSteps, seed, folder, stage, signal } = this.#options;
-    const schedule = createSchedule({ learningRate, steps, warmupSteps });
+    const { set, steps, batch, learningRate, seed, folder, stage, signal } = this.#options;
+    const schedule = createSchedule({ learningRate, steps });
     const order = new ExampleOrder(set.training.length, seed);
     const every = Math.max(1, Math.ceil(steps / MEASUREMENTS));
     await mkdir(folder, { recursive: true });

@@ -5,6 +5,7 @@
  */
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend, Buffer } from "../compute/backend.js";
+import { difference } from "../compute/difference.js";
 import type { DenseLinear, LinearGradient } from "../compute/linear.js";
 import type { TrainingBackend } from "../compute/training.js";
 import type { BufferGroup } from "./buffers.js";
@@ -270,12 +271,10 @@ export class LayerBackward {
 
   /** a - b [tokens, hiddenSize], in a buffer that the next call overwrites. */
   #difference(a: Buffer, b: Buffer, tokens: number): Buffer {
-    const { projected } = this.#scratch;
+    const { projected: out } = this.#scratch;
     const length = tokens * this.#config.hiddenSize;
-    this.#backend.copy(b, 0, projected, 0, length);
-    this.#training.scale(projected, -1, length);
-    this.#backend.add(projected, a, length);
-    return projected;
+    difference(this.#backend, this.#training, { a, b, out, length });
+    return out;
   }
 
   /** Gradient before the norm over heads (qwen3) from that after it; the same buffer where there is no norm. */

@@ -68,8 +68,8 @@ export interface BackwardOptions {
 /** Logits on the backend at a time: 2^24 floats (64 MiB) are 341 tokens of a vocabulary of 49,152. */
 export const HEAD_ELEMENTS = 2 ** 24;
 /**
- * Activations of all layers and windows are kept for the backward pass up to this size, which saves a fifth of a
- * step: 256 MB for 256 tokens of SmolLM2-135M. Else those of one layer and window, computed twice.
+ * Activations of all layers and windows are kept for the backward pass up to this size, which saves one
+ * forward pass: 256 MB for 256 tokens of SmolLM2-135M. Else those of one layer and window, computed twice.
  */
 const KEPT_BYTES = 2 ** 29;
 

@@ -7,7 +7,7 @@ import type { TrainingBackend } from "../compute/training.js";
 import type { LayerGradient, TrainableLayer } from "./layer-backward.js";
 import { type BackwardOptions, ModelBackward, type TrainableModel } from "./model-backward.js";
 import { TransformerSession } from "./session.js";
-import { freeWeights, layerLinears, loadWeights, type ModelWeights } from "./weights.js";
+import { freeWeights, layerLinears, layerNorms, loadWeights, type ModelWeights } from "./weights.js";
 
 export type Tensors = ReadonlyMap<string, Float32Array>;
 export type Loss = BackwardOptions["loss"];
@@ -16,13 +16,6 @@ export interface Machine {
   readonly backend: Backend;
   readonly training: TrainingBackend;
 }
-
-const NORMS = {
-  inputNorm: "input_layernorm",
-  qNorm: "self_attn.q_norm",
-  kNorm: "self_attn.k_norm",
-  postAttentionNorm: "post_attention_layernorm",
-} as const;
 
 /** A model that stays on the backend, with a buffer for the gradient of each tensor that is trained. */
 export class ResidentModel implements TrainableModel {
@@ -84,10 +77,8 @@ export class ResidentModel implements TrainableModel {
     });
     parameters.set("model.norm.weight", weights.finalNorm);
     for (const [index, layer] of weights.layers.entries())
-      for (const [key, name] of Object.entries(NORMS)) {
-        const norm = layer[key as keyof typeof NORMS];
-        if (norm) parameters.set(`model.layers.${index}.${name}.weight`, norm);
-      }
+      for (const [key, name] of Object.entries(layerNorms(config, index)))
+        parameters.set(name, layer[key as keyof ReturnType<typeof layerNorms>]!);
     assert.deepEqual([...parameters.keys()].sort(), [...tensors.keys()].sort());
     const gradients = new Map(trained.map((name) => [name, backend.allocate(tensors.get(name)!.length)]));
     const matrices = trained.filter((name) => /(proj|embed_tokens|lm_head)\.weight$/.test(name));
@@ -118,12 +109,14 @@ export class ResidentModel implements TrainableModel {
 
   async openLayer(index: number, pass: string) {
     this.#note(`+${pass} ${index}`);
-    const of = (name: string) => this.gradients.get(`model.layers.${index}.${name}.weight`);
     const linears = Object.entries(layerLinears(this.config, index)).map(([key, { name }]) => [
       key,
       this.#gradientOf(name),
     ]);
-    const norms = Object.entries(NORMS).map(([key, name]) => [key, of(name)]);
+    const norms = Object.entries(layerNorms(this.config, index)).map(([key, name]) => [
+      key,
+      this.gradients.get(name),
+    ]);
     const gradient: LayerGradient = { ...Object.fromEntries(norms), linears: Object.fromEntries(linears) };
     return { layer: this.weights.layers[index] as TrainableLayer, gradient };
   }

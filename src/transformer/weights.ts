@@ -81,6 +81,19 @@ export function layerLinears(config: ModelConfig, index: number): Record<LayerLi
   };
 }
 
+/** The tensors of the norms of decoder layer `index`, those over heads only where there are any. */
+export function layerNorms(
+  config: ModelConfig,
+  index: number,
+): Record<"inputNorm" | "postAttentionNorm", string> & { qNorm?: string; kNorm?: string } {
+  const name = (part: string) => `model.layers.${index}.${part}.weight`;
+  return {
+    inputNorm: name("input_layernorm"),
+    postAttentionNorm: name("post_attention_layernorm"),
+    ...(config.qkNorm && { qNorm: name("self_attn.q_norm"), kNorm: name("self_attn.k_norm") }),
+  };
+}
+
 /** Where weights come from. Both calls read one tensor (and its bias) and keep nothing else in memory. */
 export interface WeightSource {
   linear(spec: LinearSpec): Promise<Linear>;
@@ -173,19 +186,17 @@ export async function loadLayer(
 }
 
 async function readLayer(source: Owned, config: ModelConfig, index: number): Promise<LayerWeights> {
-  const prefix = `model.layers.${index}`;
   const specs = layerLinears(config, index);
+  const norms = layerNorms(config, index);
   return {
-    inputNorm: await source.vector(`${prefix}.input_layernorm.weight`),
+    inputNorm: await source.vector(norms.inputNorm),
     q: await source.linear(specs.q),
     k: await source.linear(specs.k),
     v: await source.linear(specs.v),
     o: await source.linear(specs.o),
-    ...(config.qkNorm && {
-      qNorm: await source.vector(`${prefix}.self_attn.q_norm.weight`),
-      kNorm: await source.vector(`${prefix}.self_attn.k_norm.weight`),
-    }),
-    postAttentionNorm: await source.vector(`${prefix}.post_attention_layernorm.weight`),
+    ...(norms.qNorm && { qNorm: await source.vector(norms.qNorm) }),
+    ...(norms.kNorm && { kNorm: await source.vector(norms.kNorm) }),
+    postAttentionNorm: await source.vector(norms.postAttentionNorm),
     gate: await source.linear(specs.gate),
     up: await source.linear(specs.up),
     down: await source.linear(specs.down),

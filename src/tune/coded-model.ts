@@ -22,12 +22,13 @@ import {
   LAYER_LINEARS,
   type LayerLinear,
   layerLinears,
+  layerNorms,
 } from "../transformer/weights.js";
 import { commonSize, ownSizes, type Parameter } from "./parameter.js";
 
 /**
  * Decoded layers up to this size are kept from the forward to the backward pass (SmolLM2-135M: 425 MB), which saves
- * a tenth of a step; larger ones are decoded twice, into buffers that all layers share.
+ * decoding them again; larger ones are decoded twice, into buffers that all layers share.
  */
 const RESIDENT_BYTES = 2 ** 29;
 
@@ -292,15 +293,8 @@ async function readParts(backend: WasmBackend, folder: PocketFolder, residentByt
   for (let index = 0; index < config.layers; index++) {
     const specs = layerLinears(config, index);
     const own = index === 0 || !resident ? shared : weights();
-    const prefix = `model.layers.${index}`;
-    const norms: Record<string, TrainableNorm> = {
-      inputNorm: await norm(`${prefix}.input_layernorm.weight`),
-      postAttentionNorm: await norm(`${prefix}.post_attention_layernorm.weight`),
-    };
-    if (config.qkNorm) {
-      norms["qNorm"] = await norm(`${prefix}.self_attn.q_norm.weight`);
-      norms["kNorm"] = await norm(`${prefix}.self_attn.k_norm.weight`);
-    }
+    const norms: Record<string, TrainableNorm> = {};
+    for (const [key, name] of Object.entries(layerNorms(config, index))) norms[key] = await norm(name);
     const linears = {} as Record<LayerLinear, TrainableCoded>;
     const dense = {} as Record<LayerLinear, DenseLinear>;
     const biases: { [K in LayerLinear]?: Float32Array | undefined } = {};

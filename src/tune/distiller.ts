@@ -7,14 +7,12 @@ import type { TrainingBackend } from "../compute/training.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";
 import type { TrainingExample } from "../training/data.js";
 import type { StateTensor } from "../training/state.js";
-import type { StepResult, Trainee } from "../training/trainer.js";
+import { clipping, type StepResult, type Trainee } from "../training/trainer.js";
 import { type HeadChunk, ModelBackward } from "../transformer/model-backward.js";
 import type { CodedModel } from "./coded-model.js";
 import type { OriginalModel } from "./original.js";
 import { Adam } from "./parameter.js";
 
-/** Gradients longer than this are shortened to it. */
-const CLIP = 1;
 /** Tables take part in one step of so many: they are few, and their gradient is a fifth of a step's work. */
 export const TABLES_EVERY = 4;
 
@@ -71,7 +69,7 @@ export class Distiller implements Trainee {
     check(result);
     const counts = { scales: step + 1, norm: step + 1, tables: tables ? step / TABLES_EVERY + 1 : 0 };
     const rates = { scales: rate, tables: rate, norm: rate };
-    this.adam.step(counts, rates, gradientNorm > CLIP ? CLIP / gradientNorm : 1);
+    this.adam.step(counts, rates, clipping(gradientNorm));
     return result;
   }
 

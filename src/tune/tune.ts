@@ -3,13 +3,12 @@
  * trained so that it predicts what the original model predicts; codes stay. What is being done is kept beside
  * the output (`<out>.tuning/`), so a run that was killed goes on and ends with the same bytes.
  */
-import { createHash } from "node:crypto";
 import { rm } from "node:fs/promises";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { createBackend, type WasmBackend } from "../compute/index.js";
 import { WasmTraining } from "../compute/wasm/training.js";
-import { exists } from "../container/disk.js";
+import { exists, sha256 } from "../container/disk.js";
 import type { PocketFolder } from "../container/folder.js";
 import { describeFiles } from "../container/input-files.js";
 import type { JsonObject } from "../container/manifest.js";
@@ -17,25 +16,21 @@ import { openFolder } from "../container/reader.js";
 import { FolderWriter } from "../container/writer.js";
 import { InputError, UsageError } from "../errors.js";
 import { checkWhole } from "../options.js";
-import type { OnProgress } from "../progress.js";
-import { createTokenizer } from "../text/tokenizer.js";
 import { decidedSteps, stepsWithin } from "../training/budget.js";
-import { readTrainingSet, type TrainingSet } from "../training/data.js";
-import { createSchedule } from "../training/schedule.js";
+import type { TrainingSet } from "../training/data.js";
+import { type RunOptions, refuseUnfinished, resolveRun, trainingWindows } from "../training/options.js";
 import { MEASUREMENTS, measuredExamples, runTraining } from "../training/trainer.js";
 import { CodedModel } from "./coded-model.js";
 import { Distiller, TABLES_EVERY } from "./distiller.js";
 import { OriginalModel } from "./original.js";
 import { saveTuned } from "./save.js";
 
-export interface TuneOptions {
+/** Text to learn on; a batch is 1 window by default, the learning rate .005 of the size of what is trained. */
+export interface TuneOptions extends RunOptions {
   /** The PocketLLM folder to tune. */
   readonly folder: string;
   /** The model it was made from: the teacher. */
   readonly original: string;
-  /** Training text: .txt, .jsonl or .json files. */
-  readonly data: readonly string[];
-  readonly out: string;
   /** Tokens to train on, each seen once while the data lasts. Default 65536, or what `timeBudget` allows. */
   readonly tokens?: number | undefined;
   /**
@@ -43,22 +38,6 @@ export interface TuneOptions {
    * Two runs may so end with different bytes; a run and its resumption do not.
    */
   readonly timeBudget?: number | undefined;
-  /** Tokens of a window. Default 256, or the model's context where that is shorter. */
-  readonly context?: number | undefined;
-  /** Windows of a step. Default 1. */
-  readonly batch?: number | undefined;
-  /** Relative to the size of what is trained. Default 0.005. */
-  readonly learningRate?: number | undefined;
-  /** Seed of the order of the windows and of what is held out. Default 0. */
-  readonly seed?: number | undefined;
-  /** Threads. Default: the cores, at most 8. The result does not depend on it. */
-  readonly threads?: number | undefined;
-  /** A copy of the log, a JSON object a step, is kept here. Default: only while the run lasts. */
-  readonly log?: string | undefined;
-  /** Go on with an interrupted run of the same options. */
-  readonly resume?: boolean | undefined;
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: OnProgress | undefined;
 }
 
 export interface TuneReport {
@@ -92,10 +71,7 @@ export async function tune(options: TuneOptions): Promise<TuneReport> {
   const started = performance.now();
   const state = stateFolder(options.out);
   if (await exists(options.out)) await FolderWriter.check(options.out, false);
-  if (!options.resume && (await exists(state)))
-    throw new UsageError(
-      `${state} holds an unfinished run: run with --resume to go on with it, or delete it`,
-    );
+  await refuseUnfinished(state, options.resume);
   const folder = await openFolder(options.folder);
   try {
     const checkpoint = await openCheckpoint(options.original);
@@ -120,30 +96,20 @@ export async function tune(options: TuneOptions): Promise<TuneReport> {
 }
 
 function resolve(options: TuneOptions, contextLength: number): ResultOptions {
-  const {
-    tokens = 65536,
-    context = Math.min(256, contextLength),
-    batch = 1,
-    learningRate = 0.005,
-    seed = 0,
-  } = options;
-  checkWhole("context", context, 2, contextLength);
-  checkWhole("batch", batch, 1, 1024);
-  checkWhole("tokens", tokens, context * batch, 2 ** 40);
-  if (options.timeBudget !== undefined && options.tokens !== undefined)
+  const run = resolveRun(options, contextLength, { batch: 1, learningRate: 0.005 });
+  const { tokens = 65536, timeBudget } = options;
+  checkWhole("tokens", tokens, run.context * run.batch, 2 ** 40);
+  if (timeBudget !== undefined && options.tokens !== undefined)
     throw new UsageError("give tokens or a time budget, not both");
-  checkWhole("seed", seed, 0, 2 ** 32 - 1);
-  // Its errors are about the rate alone here.
-  createSchedule({ learningRate, steps: 1 });
-  return { tokens, context, batch, learningRate, seed };
+  return { tokens, ...run };
 }
 
 /** The data, tokenised; refuses an original that is not the folder's. */
 async function trainingSet(
   folder: PocketFolder,
   checkpoint: Checkpoint,
-  { data, signal }: TuneOptions,
-  { context, seed }: ResultOptions,
+  options: TuneOptions,
+  result: ResultOptions,
 ): Promise<TrainingSet> {
   const own = folder.config;
   const theirs = checkpoint.config;
@@ -151,14 +117,13 @@ async function trainingSet(
     throw new InputError(
       `the original has a vocabulary of ${theirs.vocabularySize} tokens, the folder of ${own.vocabularySize}: give the model that was compressed`,
     );
-  const files = await folder.tokenizer();
-  if (!files) throw new InputError(`${folder.name} has no tokenizer: text cannot be used`);
-  const options = { packing: "windows" as const, context, seed, signal };
-  return await readTrainingSet(createTokenizer(files), {
-    ...options,
-    files: data,
-    vocabularySize: own.vocabularySize,
-  });
+  const { name } = folder;
+  const { vocabularySize } = own;
+  return await trainingWindows(
+    { name, vocabularySize, tokenizer: await folder.tokenizer() },
+    options,
+    result,
+  );
 }
 
 interface RunParts {
@@ -190,8 +155,8 @@ async function trainAndSave(parts: RunParts): Promise<Omit<TuneReport, "seconds"
   const tuning = { method: "distill", ...result, arithmetic, examples: set.fingerprint, data };
   const files = [...folder.manifest.files].map(([name, { sha256 }]) => `${name} ${sha256}`).join("\n");
   const identity = {
-    model: createHash("sha256").update(files).digest("hex"),
-    options: createHash("sha256").update(JSON.stringify(tuning)).digest("hex"),
+    model: sha256(files),
+    options: sha256(JSON.stringify(tuning)),
   };
   const trained = await runTraining(distiller, {
     ...{ set, steps, batch, learningRate, seed, folder: state, identity, resume, log },

@@ -1,21 +1,13 @@
 /** `pocketllm train --like MODEL --data FILE --out DIR`: a small model from nothing. */
 import type { Command } from "commander";
 import { train } from "../../train/train.js";
-import { defineCommand, learningRate, peakBytes, positiveInteger, seed } from "../command.js";
+import { defineCommand, peakBytes, positiveInteger } from "../command.js";
 import { megabytes } from "../format.js";
+import { addTrainingOptions, runOptions, type TrainingOptions } from "../training-options.js";
 
-interface Options {
+interface Options extends TrainingOptions {
   like: string;
-  data: string[];
-  out: string;
   epochs?: number;
-  context?: number;
-  batchSize?: number;
-  lr?: number;
-  seed: number;
-  workers?: number;
-  log?: string;
-  resume?: boolean;
 }
 
 export function registerTrain(program: Command): void {
@@ -25,23 +17,12 @@ export function registerTrain(program: Command): void {
     .requiredOption("--like <model>", "model whose shape and tokenizer it gets; its weights are not used")
     .requiredOption("--data <file...>", "text, .jsonl or .json files to learn")
     .requiredOption("--out <dir>", "Hugging Face folder to make; must not exist")
-    .option("--epochs <number>", "times that each text is seen (default: 10)", positiveInteger)
-    .option("--context <number>", "tokens of a window (default: 256)", positiveInteger)
-    .option("--batch-size <number>", "windows of a step (default: 16)", positiveInteger)
-    .option("--lr <number>", "highest learning rate of AdamW (default: 0.002)", learningRate)
-    .option("--seed <number>", "seed of everything random", seed, 0)
-    .option(
-      "--workers <number>",
-      "threads; no influence on the result (default: the cores, at most 8)",
-      positiveInteger,
-    )
-    .option("--log <file>", "keep a log there, one JSON object a step")
-    .option("--resume", "go on with an interrupted run of the same options");
+    .option("--epochs <number>", "times that each text is seen (default: 10)", positiveInteger);
+  addTrainingOptions(command, { batch: 16, rate: "highest learning rate of AdamW (default: 0.002)" });
   const example = "pocketllm train --like models/pocket-stories --data tinystories.txt --out my-stories";
   defineCommand<Options>(command, example, async (context, _, options) => {
-    const { batchSize: batch, lr, workers: threads, ...rest } = options;
-    const { signal, onProgress } = context;
-    const report = await train({ ...rest, batch, learningRate: lr, threads, signal, onProgress });
+    const { like, epochs } = options;
+    const report = await train({ like, epochs, ...runOptions(options, context) });
     const peak = peakBytes();
     context.print(
       `${options.out}: ${(report.parameters / 1e6).toFixed(2)} million parameters; held-out text ${report.heldOutBefore.toFixed(4)} nats a token before, ${report.heldOutAfter.toFixed(4)} after ${report.tokens} tokens`,

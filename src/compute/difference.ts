@@ -1,0 +1,18 @@
+/** out = a - b over `length`, in the operations that every backend has. */
+import type { Backend, Buffer } from "./backend.js";
+import type { TrainingBackend } from "./training.js";
+
+export function difference(
+  backend: Backend,
+  training: TrainingBackend,
+  {
+    a,
+    b,
+    out,
+    length,
+  }: { readonly a: Buffer; readonly b: Buffer; readonly out: Buffer; readonly length: number },
+): void {
+  backend.copy(b, 0, out, 0, length);
+  training.scale(out, -1, length);
+  backend.add(out, a, length);
+}
