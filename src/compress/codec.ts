@@ -10,6 +10,8 @@ export interface EncodeInput<Code> {
   readonly weights: Float32Array;
   readonly rows: number;
   readonly columns: number;
+  /** What squared error costs in each row, in any one unit. Default: the same in all rows. */
+  readonly rowCosts?: Float32Array | undefined;
   /** E[x xᵀ] of the matrix's input, [columns, columns]; absent without calibration. */
   readonly hessian?: Float32Array | undefined;
   readonly damping?: number | undefined;

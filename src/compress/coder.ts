@@ -7,7 +7,7 @@ import type { CodedLayer, Tier } from "../container/layer.js";
 import type { FolderWriter } from "../container/writer.js";
 import { throwIfAborted } from "../errors.js";
 import type { EncodeResult, MatrixCodec } from "./codec.js";
-import type { PlannedMatrix } from "./plan.js";
+import type { PlannedMatrix, Sensitivities } from "./plan.js";
 
 export interface MatrixInput {
   readonly weights: Float32Array;
@@ -25,6 +25,8 @@ export interface CoderOptions<Code> {
   readonly codec: MatrixCodec<Code>;
   readonly writer: FolderWriter;
   readonly seed: number;
+  /** Measured costs of errors, by the matrix's name. Default: all rows alike. */
+  readonly sensitivities?: Sensitivities | undefined;
   readonly signal: AbortSignal | undefined;
   /** Called after each matrix with the number of weights done so far. */
   readonly onCoded: (weightsDone: number, matrix: PlannedMatrix<Code>) => void;
@@ -66,13 +68,15 @@ export class Coder<Code> {
   }
 
   async #encode(matrix: PlannedMatrix<Code>, input: MatrixInput): Promise<EncodeResult[]> {
-    const { codec, seed, signal } = this.#options;
+    const { codec, seed, sensitivities, signal } = this.#options;
     const { columns } = matrix;
+    const rowCosts = sensitivities?.[matrix.name].rows;
     const jobs = matrix.tiers.map(({ rows: [start, end], rate }) =>
       codec.encode({
         weights: input.weights.subarray(start * columns, end * columns),
         rows: end - start,
         columns,
+        rowCosts: rowCosts && Float32Array.from(rowCosts.slice(start, end)),
         hessian: input.hessian,
         damping: input.damping,
         rate,

@@ -85,6 +85,7 @@ async function runWith<Code>(
       codec,
       writer,
       seed: result.seed,
+      sensitivities,
       signal,
       onCoded: (done, { name }) => onProgress?.({ stage: "coding", done, total, detail: name }),
     });

@@ -218,7 +218,7 @@ for (const [name, config] of Object.entries({ tied, untied })) {
           );
           measured += divergence(clean, await predict(config, new Map(tensors).set(weight, noisy), some));
         }
-        const ratio = measured / draws / (sensitivities[matrix][tier] * distortion);
+        const ratio = measured / draws / (sensitivities[matrix].tiers[tier] * distortion);
         assert.ok(
           ratio > 0.75 && ratio < 1.3,
           `${matrix}, rows ${range}: ${ratio} times what its sensitivity says`,
@@ -249,8 +249,10 @@ for (const [name, config] of Object.entries(TINY)) {
     assert.deepEqual(Object.keys(first).sort(), matrices.map((matrix) => matrix.name).sort());
     for (const { name: matrix, kind, rows } of matrices) {
       const tiers = kind === "embedding" || kind === "head" ? tierRows(rows).length : 1;
-      assert.equal(first[matrix].length, tiers, matrix);
-      for (const x of first[matrix]) assert.ok(Number.isFinite(x) && x > 0, `${matrix}: ${first[matrix]}`);
+      const { tiers: costs, shifted, rows: weights } = first[matrix];
+      assert.deepEqual([costs.length, shifted.length, weights.length], [tiers, tiers, rows], matrix);
+      for (const x of [...costs, ...shifted, ...weights]) assert.ok(Number.isFinite(x) && x >= 0, matrix);
+      for (const [i, cost] of costs.entries()) assert.ok(cost > 0 && shifted[i] <= 1.1 * cost, matrix);
     }
     for (const other of backends) assert.deepEqual(await measure(other, 5), first);
     assert.notDeepEqual(await measure(backend, 6), first);
@@ -263,9 +265,9 @@ test("rows that no token looks up cost nothing", async () => {
   const checkpoint = checkpointOf(config, gaussianTensors(config));
   const windows = randomWindows(2, tierRows(1100)[0][1]);
   const measured = await measureSensitivities({ backend, checkpoint, windows, seed: 1 });
-  assert.ok(measured!["model.embed_tokens"][0] > 0);
-  assert.equal(measured!["model.embed_tokens"][1], 0);
-  assert.ok(measured!["lm_head"][1] > 0);
+  assert.ok(measured!["model.embed_tokens"].tiers[0] > 0);
+  assert.equal(measured!["model.embed_tokens"].tiers[1], 0);
+  assert.ok(measured!["lm_head"].tiers[1] > 0);
 });
 
 test("the first 4096 tokens count", async () => {

@@ -28,7 +28,8 @@ import {
 } from "../transformer/weights.js";
 import { rootDeterminant } from "./determinant.js";
 import { SITES } from "./matrices.js";
-import { type Sensitivities, tierRows } from "./plan.js";
+import { type MatrixSensitivity, type Sensitivities, tierRows } from "./plan.js";
+import { errorShares, rowWeights, type WeightRule } from "./row-weights.js";
 
 /** Tokens that are measured on. */
 export const SENSITIVITY_TOKENS = 4096;
@@ -158,7 +159,7 @@ class SensitivityRun {
     const backward = new ModelBackward(backend, this.#training, config, used.length, tokens);
     this.#owned.push(() => backward.free());
     const random = new Random(seed);
-    const out: Record<string, number[]> = {};
+    const out: Record<string, MatrixSensitivity> = {};
     let opened = 0;
     await backward.run(
       {
@@ -182,16 +183,16 @@ class SensitivityRun {
     );
     this.#progress(2 * layers, 2 * layers);
     // White noise on the rows that are looked up: ½ Σ_r p_r |gradient of row r|².
-    const looked = rowSquares(await backend.read(dEmbedding), hiddenSize);
     const half = 0.5 / (tokens * used.length);
-    const lookedUp = weightedSums(embedding.rowPowers(), looked, tierRows(vocabularySize)).map(
-      (sum) => half * sum,
-    );
-    const scored = await this.#cost(head, true);
-    if (head === embedding) out[EMBEDDING_NAME] = scored.map((x, i) => rounded(x + lookedUp[i]));
-    else {
-      out[EMBEDDING_NAME] = lookedUp.map(rounded);
-      out[HEAD_NAME] = scored.map(rounded);
+    const looked = rowSquares(await backend.read(dEmbedding), hiddenSize).map((sum) => half * sum);
+    const scored = await this.#rowCosts(head);
+    const tiers = tierRows(vocabularySize);
+    if (head === embedding) {
+      const both = scored.map((x, r) => x + looked[r]);
+      out[EMBEDDING_NAME] = sensitivityOf(embedding, both, tiers, "vocabulary");
+    } else {
+      out[EMBEDDING_NAME] = sensitivityOf(embedding, looked, tiers, "vocabulary");
+      out[HEAD_NAME] = sensitivityOf(head, scored, tiers, "vocabulary");
     }
     return out;
   }
@@ -212,21 +213,22 @@ class SensitivityRun {
     this.#options.onProgress?.({ stage: "measuring sensitivities", done, total });
   }
 
-  async #addLayer(index: number, layer: LayerWeights, out: Record<string, number[]>): Promise<void> {
+  async #addLayer(index: number, layer: LayerWeights, out: Record<string, MatrixSensitivity>): Promise<void> {
     const specs = layerLinears(this.#options.checkpoint.config, index);
     for (const { kinds } of SITES)
-      for (const kind of kinds)
-        out[specs[kind].name] = (await this.#cost(layer[kind] as ObservedLinear, false)).map(rounded);
+      for (const kind of kinds) {
+        const linear = layer[kind] as ObservedLinear;
+        const costs = await this.#rowCosts(linear);
+        out[specs[kind].name] = sensitivityOf(linear, costs, [[0, linear.outputs]], "layer");
+      }
   }
 
-  /** ½ n |H|^(1/n) Σ_r p_r E[dy_r²] of each tier of rows (of all rows without tiers). */
-  async #cost(linear: ObservedLinear, tiered: boolean): Promise<number[]> {
+  /** ½ n |H|^(1/n) E[dy_r²] of each row: the cost of a unit of distortion and of the row's mean square. */
+  async #rowCosts(linear: ObservedLinear): Promise<Float64Array> {
     const { backend } = this.#options;
     if (linear.gram) this.#root = rootDeterminant(backend, await backend.read(linear.gram), linear.tokens);
-    const squares = await backend.read(linear.squares);
-    const tiers = tiered ? tierRows(linear.outputs) : [[0, linear.outputs] as const];
-    const factor = 0.5 * linear.inputs * this.#root;
-    return weightedSums(linear.rowPowers(), squares, tiers).map((sum) => (factor * sum) / linear.tokens);
+    const factor = (0.5 * linear.inputs * this.#root) / linear.tokens;
+    return Float64Array.from(await backend.read(linear.squares), (sum) => factor * sum);
   }
 
   /** Draws each position's next token from the model and takes the gradient of its log-likelihood. */
@@ -252,17 +254,36 @@ function rowSquares(values: Float32Array, columns: number): Float64Array {
   });
 }
 
-/** Σ_r powers[r] squares[r] over each tier's rows. */
-function weightedSums(
-  powers: Float64Array,
-  squares: ArrayLike<number>,
+/** From the costs of a unit of distortion and mean square, for each row. */
+function sensitivityOf(
+  linear: ObservedLinear,
+  costs: Float64Array,
   tiers: readonly (readonly [start: number, end: number])[],
-): number[] {
-  return tiers.map(([first, end]) => {
-    let sum = 0;
-    for (let r = first; r < end; r++) sum += powers[r] * squares[r];
-    return sum;
+  rule: WeightRule,
+): MatrixSensitivity {
+  const powers = linear.rowPowers();
+  const of = tiers.map(([first, end]) => {
+    const weights = rowWeights(costs.subarray(first, end), rule).map((x) => rounded(x, 3));
+    const shares = errorShares(weights.map((x, i) => powers[first + i] * x));
+    const cost = (share: (i: number) => number) =>
+      weights.reduce((sum, _, i) => sum + share(i) * powers[first + i] * costs[first + i], 0);
+    return {
+      weights,
+      cost: rounded(
+        cost(() => 1),
+        6,
+      ),
+      shifted: rounded(
+        cost((i) => shares[i]),
+        6,
+      ),
+    };
   });
+  return {
+    tiers: of.map(({ cost }) => cost),
+    shifted: of.map(({ shifted }) => shifted),
+    rows: of.flatMap(({ weights }) => Array.from(weights)),
+  };
 }
 
 /** The token that `share` (0 … 1) of the distribution's mass falls on. */
@@ -276,7 +297,7 @@ function draw(logits: Float32Array, share: number): number {
   return token;
 }
 
-/** Six digits: stable text in the journal. */
-function rounded(x: number): number {
-  return Number(x.toPrecision(6));
+/** Stable and short text in the journal. */
+function rounded(x: number, digits: number): number {
+  return Number(x.toPrecision(digits));
 }

@@ -36,11 +36,12 @@ export function trellisCodec(runtime: WasmRuntime): MatrixCodec<TrellisRate> {
     method: "trellis",
     concurrent: true,
     rates: () => rates,
-    async encode({ weights, rows, columns, hessian, damping, rate, seed, signal }) {
+    async encode({ weights, rows, columns, rowCosts, hessian, damping, rate, seed, signal }) {
       const { coded, squaredError, proxyError } = await encodeTrellis(runtime, {
         weights,
         rows,
         columns,
+        rowCosts,
         hessian,
         damping,
         rate: rate.code,

@@ -40,6 +40,11 @@ export interface EncodeTrellisInput {
   readonly rows: number;
   readonly columns: number;
   /**
+   * [rows]: what squared error costs in each row, in any one unit. The search moves error from rows where it
+   * costs much to rows where it costs little. Default: the same in all rows.
+   */
+  readonly rowCosts?: Float32Array | undefined;
+  /**
    * E[x xᵀ] of the matrix's inputs, [columns, columns], unrotated; or its factor for the same seed, which
    * the caller frees. Default: none, plain squared error.
    */
@@ -68,6 +73,9 @@ export interface EncodedTrellis {
   readonly squaredError: number;
 }
 
+/** Search weights stay within this factor of their mean: costs have 256 levels, and saturate at 16 bits. */
+export const WEIGHT_RANGE = 64;
+
 /** Sums over a row's columns, in units of its RMS: see `statistics` in kernels/encode/groups.ts. */
 const STATISTICS = 6;
 
@@ -88,7 +96,7 @@ export async function encodeTrellis(
   const factor = await factorOf(runtime, input, seed);
   try {
     const rms = rowRms(weights, rows, columns);
-    const rowWeights = relativeSquares(rms);
+    const rowWeights = searchWeights(rms, input.rowCosts);
     const groups = columnGroups(code.widths, columns).length;
     const codes = new Uint8Array(groups * rows);
     const statistics = new Float64Array(STATISTICS * rows);
@@ -160,11 +168,13 @@ function rowRms(weights: Float32Array, rows: number, columns: number): Float32Ar
   return rms;
 }
 
-/** rms² / mean(rms²): what a row's squared error in units of its RMS counts for. */
-function relativeSquares(rms: Float32Array): Float32Array {
+/** What a row's squared error in units of its RMS counts for in the search: 1 on average. */
+function searchWeights(rms: Float32Array, costs: Float32Array | undefined): Float32Array {
+  const weights = rms.map((x, r) => x * x * (costs?.[r] ?? 1));
   let mean = 0;
-  for (const x of rms) mean += (x * x) / rms.length;
-  return rms.map((x) => (mean > 0 ? (x * x) / mean : 1));
+  for (const x of weights) mean += x / weights.length;
+  const [least, most] = [mean / WEIGHT_RANGE, mean * WEIGHT_RANGE];
+  return weights.map((x) => (mean > 0 ? Math.min(Math.max(x, least), most) / mean : 1));
 }
 
 /** Least-squares row scales under the damped Hessian, rounded to half precision, and the errors they leave. */
