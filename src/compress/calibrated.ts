@@ -8,6 +8,7 @@ import type { Buffer } from "../compute/backend.js";
 import { DenseLinear, type Linear } from "../compute/linear.js";
 import { upload } from "../compute/upload.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";
+import type { CodedLayer as CodedMatrixLayer } from "../container/layer.js";
 import { codedLinear } from "../container/linear.js";
 import { throwIfAborted } from "../errors.js";
 import type { OnProgress } from "../progress.js";
@@ -39,15 +40,18 @@ export interface CalibratedOptions<Code> {
   readonly plan: CompressionPlan<Code>;
   readonly coder: Coder<Code>;
   readonly windows: readonly Int32Array[];
+  /** Windows that the result is only measured on. */
+  readonly heldOut: readonly Int32Array[];
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
 }
 
-export async function codeCalibrated<Code>(options: CalibratedOptions<Code>): Promise<void> {
-  const { backend, checkpoint, windows } = options;
-  const stream = new CalibrationStream(backend, checkpoint.config, windows);
+/** Returns the mean KL(original ‖ coded) on the windows held out, in nats a token; null without any. */
+export async function codeCalibrated<Code>(options: CalibratedOptions<Code>): Promise<number | null> {
+  const { backend, checkpoint, windows, heldOut } = options;
+  const stream = new CalibrationStream(backend, checkpoint.config, windows, heldOut);
   try {
-    await new CalibratedRun(options, stream).run();
+    return await new CalibratedRun(options, stream).run();
   } finally {
     stream.free();
   }
@@ -64,11 +68,11 @@ class CalibratedRun<Code> {
     this.#planned = new Map(options.plan.matrices.map((matrix) => [matrix.name, matrix]));
   }
 
-  async run(): Promise<void> {
+  async run(): Promise<number | null> {
     const { backend, checkpoint, coder } = this.#options;
     const { config } = checkpoint;
     const embedding = this.#matrix(EMBEDDING_NAME);
-    const original = await this.#denseEmbedding();
+    const original = await this.#dense(EMBEDDING_NAME);
     this.#stream.start(original, original);
     // Tied: the embedding is the head too, and is coded for the inputs that the head gets.
     const hessian =
@@ -83,13 +87,28 @@ class CalibratedRun<Code> {
     original.free();
     coded.free();
     for (let layer = 0; layer < config.layers; layer++) await this.#codeLayer(layer);
-    if (!config.tiedEmbeddings) await this.#codeHead();
+    return await this.#measure(config.tiedEmbeddings ? codedEmbedding : await this.#codeHead());
   }
 
-  async #denseEmbedding(): Promise<Linear> {
+  async #measure(codedHead: CodedMatrixLayer): Promise<number | null> {
+    const { backend, checkpoint, heldOut } = this.#options;
+    if (heldOut.length === 0) return null;
+    const norm = await this.#vector("model.norm.weight");
+    const original = await this.#dense(checkpoint.config.tiedEmbeddings ? EMBEDDING_NAME : HEAD_NAME);
+    const coded = codedLinear(backend, codedHead);
+    try {
+      return await this.#stream.heldOutDivergence(norm, original, coded);
+    } finally {
+      backend.free(norm);
+      original.free();
+      coded.free();
+    }
+  }
+
+  async #dense(name: string): Promise<Linear> {
     const { backend, checkpoint } = this.#options;
     const { vocabularySize, hiddenSize } = checkpoint.config;
-    const weights = await checkpoint.read(`${EMBEDDING_NAME}.weight`);
+    const weights = await checkpoint.read(`${name}.weight`);
     return new DenseLinear(backend, vocabularySize, hiddenSize, weights);
   }
 
@@ -114,16 +133,17 @@ class CalibratedRun<Code> {
     }
   }
 
-  async #codeHead(): Promise<void> {
+  async #codeHead(): Promise<CodedMatrixLayer> {
     const { backend, checkpoint, coder, windows } = this.#options;
     const head = this.#matrix(HEAD_NAME);
     const norm = await this.#vector("model.norm.weight");
-    await coder.code(head, async () => ({
+    const coded = await coder.code(head, async () => ({
       weights: await checkpoint.read(`${HEAD_NAME}.weight`),
       hessian: await this.#stream.headHessian("coded", norm, windows.length),
       damping: HEAD_DAMPING,
     }));
     backend.free(norm);
+    return coded;
   }
 
   async #codeLayer(index: number): Promise<void> {

@@ -30,6 +30,11 @@ export interface CompressReport {
   readonly bitsPerWeight: number;
   /** Tokens of calibration text that were used. */
   readonly calibrationTokens: number;
+  /**
+   * Mean KL(original ‖ compressed) in nats on calibration text that was held out, which measures nothing but the
+   * same kind of text; null without such text.
+   */
+  readonly divergence: number | null;
   readonly seconds: number;
 }
 
@@ -71,7 +76,7 @@ async function runWith<Code>(
     const fixedPlan = planFor(run, codec);
     // Read before any work even where no text needs it: a tokenizer that is damaged is found now.
     const tokenizerFiles = await checkpoint.tokenizer();
-    const { files, windows } = await readCalibration(run, tokenizerFiles);
+    const { files, windows, heldOut } = await readCalibration(run, tokenizerFiles);
     const provenance = await describe(run, files, backend.runtime.arithmetic);
     const writer = await FolderWriter.open(options.out, {
       resume: options.resume ?? false,
@@ -89,8 +94,11 @@ async function runWith<Code>(
       signal,
       onCoded: (done, { name }) => onProgress?.({ stage: "coding", done, total, detail: name }),
     });
+    let divergence: number | null = null;
     if (windows.length > 0)
-      await codeCalibrated({ backend, checkpoint, plan, coder, windows, signal, onProgress });
+      divergence = await codeCalibrated({
+        ...{ backend, checkpoint, plan, coder, windows, heldOut, signal, onProgress },
+      });
     else
       await codeWithoutData({ checkpoint, plan, coder, concurrency: codec.concurrent ? backend.threads : 1 });
 
@@ -104,7 +112,7 @@ async function runWith<Code>(
       config: checkpoint.huggingFaceConfig,
       tokenizerFiles,
       generationConfig: checkpoint.generationConfig,
-      provenance: { ...provenance, measured: { errors } },
+      provenance: { ...provenance, measured: { errors, ...(divergence !== null && { divergence }) } },
       order: storedOrder(checkpoint, coded),
       signal,
       onProgress,
@@ -115,6 +123,7 @@ async function runWith<Code>(
       bytes16: checkpoint.bytes16,
       bitsPerWeight: (16 * weightBytes) / checkpoint.bytes16,
       calibrationTokens: windows.length * (windows[0]?.length ?? 0),
+      divergence,
     };
   } finally {
     await backend.close();

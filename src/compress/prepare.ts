@@ -46,7 +46,14 @@ export interface Calibration {
   readonly files: readonly string[];
   /** Of one length; none without files. */
   readonly windows: readonly Int32Array[];
+  /** Others, that the result is measured on; none where there is too little text. */
+  readonly heldOut: readonly Int32Array[];
 }
+
+/** 4096 tokens at the default context: a tenth of the default calibration text. */
+const HELD_OUT_WINDOWS = 8;
+/** Of little text, this part at most. */
+const HELD_OUT_SHARE = 1 / 8;
 
 /** The text tokenised and cut into windows. InputError for text without a tokenizer, or that cannot be used. */
 export async function readCalibration(
@@ -54,15 +61,18 @@ export async function readCalibration(
   tokenizerFiles: TokenizerFiles | null,
 ): Promise<Calibration> {
   const files = result.method === "trellis" ? (options.calibration ?? []) : [];
-  if (files.length === 0) return { files, windows: [] };
+  if (files.length === 0) return { files, windows: [], heldOut: [] };
   if (!tokenizerFiles)
     throw new InputError(
       `${checkpoint.source} has no tokenizer: calibration text cannot be used (--data-free)`,
     );
+  const wanted = Math.floor(result.calibrationTokens / result.calibrationContext);
   const windows = await calibrationWindows(files, createTokenizer(tokenizerFiles), {
     context: result.calibrationContext,
-    windows: Math.floor(result.calibrationTokens / result.calibrationContext),
+    windows: wanted + HELD_OUT_WINDOWS,
     seed: result.seed,
   });
-  return { files, windows };
+  const held = Math.min(HELD_OUT_WINDOWS, Math.floor(windows.length * HELD_OUT_SHARE));
+  const used = Math.min(wanted, windows.length - held);
+  return { files, windows: windows.slice(0, used), heldOut: windows.slice(used, used + held) };
 }

@@ -2,7 +2,8 @@
  * Calibration activations, streamed through the model layer by layer. Two residual streams run side by side:
  * the original model's and that of the model as coded so far, so that each matrix is coded for the inputs it
  * will really get. What is held is the two streams and one layer's attention output; inputs of matrices are
- * summed into Hessians window by window and never kept.
+ * summed into Hessians window by window and never kept. Windows that are held out go along and are summed into
+ * nothing: at the end they tell how far the coded model's predictions are from the original's.
  */
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Buffer } from "../compute/backend.js";
@@ -44,11 +45,16 @@ interface Lane {
   readonly steps: LayerSteps;
 }
 
+/** Two such buffers of logits: 128 MB each. */
+const LOGITS_AT_ONCE = 2 ** 25;
+
 export class CalibrationStream {
   readonly #backend: WasmBackend;
   readonly #training: WasmTraining;
   readonly #config: ModelConfig;
+  /** Those that are summed, then those that are held out. */
   readonly #windows: readonly Int32Array[];
+  readonly #summed: number;
   readonly #group: BufferGroup;
   readonly #original: Lane;
   readonly #coded: Lane;
@@ -58,14 +64,21 @@ export class CalibrationStream {
   readonly #cache: LayerCache;
   readonly #rope: Rope;
 
-  /** `windows`: token ids, all of one length. */
-  constructor(backend: WasmBackend, config: ModelConfig, windows: readonly Int32Array[]) {
+  /** `summed` and `heldOut`: token ids, windows all of one length. */
+  constructor(
+    backend: WasmBackend,
+    config: ModelConfig,
+    summed: readonly Int32Array[],
+    heldOut: readonly Int32Array[] = [],
+  ) {
+    const windows = [...summed, ...heldOut];
     const tokens = windows[0].length;
     const group = new BufferGroup(backend);
     this.#backend = backend;
     this.#training = new WasmTraining(backend);
     this.#config = config;
     this.#windows = windows;
+    this.#summed = summed.length;
     this.#group = group;
     const rows = (columns: number) => windows.map(() => group.allocate(tokens * columns));
     const lane = (): Lane => {
@@ -79,8 +92,9 @@ export class CalibrationStream {
     this.#rope = uploadRope(group, config, tokens);
   }
 
+  /** That sums are over. */
   get tokens(): number {
-    return this.#windows.length * this.#windows[0].length;
+    return this.#summed * this.#windows[0].length;
   }
 
   /** Sets both streams to the embeddings of the tokens. */
@@ -137,7 +151,7 @@ export class CalibrationStream {
     for (let w = 0; w < this.#windows.length; w++) {
       this.#advanceOriginal(site, original, w);
       this.#advanceCoded(site, coded, w);
-      if (hessian && cross) {
+      if (hessian && cross && w < this.#summed) {
         const { tokens } = this.#coded.steps;
         let x = input(this.#coded.steps.workspace);
         let x0 = input(this.#original.steps.workspace);
@@ -209,6 +223,49 @@ export class CalibrationStream {
       steps.activate(coded as LayerWeights);
       steps.addProjected(coded.down!, steps.workspace.gate, buffer);
     }
+  }
+
+  /**
+   * Mean KL(original ‖ coded) of the predictions at all positions of the windows that are held out, in nats,
+   * once both streams are through the last layer; null without such windows.
+   */
+  async heldOutDivergence(
+    finalNorm: Buffer,
+    originalHead: Linear,
+    codedHead: Linear,
+  ): Promise<number | null> {
+    const count = this.#windows.length - this.#summed;
+    if (count === 0) return null;
+    const columns = this.#config.vocabularySize;
+    const { hiddenSize } = this.#config;
+    const group = new BufferGroup(this.#backend);
+    const rows = Math.max(1, Math.min(this.#windows[0].length, Math.floor(LOGITS_AT_ONCE / columns)));
+    const [reference, logits, x, loss] = [rows * columns, rows * columns, rows * hiddenSize, rows].map((n) =>
+      group.allocate(n),
+    );
+    let sum = 0;
+    try {
+      for (let w = this.#summed; w < this.#windows.length; w++) {
+        const lanes = [
+          { ...this.#original, head: originalHead, out: reference },
+          { ...this.#coded, head: codedHead, out: logits },
+        ];
+        for (const { steps, hidden } of lanes) steps.normalise(hidden[w], finalNorm);
+        for (let from = 0; from < this.#windows[w].length; from += rows) {
+          const tokens = Math.min(rows, this.#windows[w].length - from);
+          for (const { steps, head, out } of lanes) {
+            const { normed } = steps.workspace;
+            this.#backend.copy(normed, from * hiddenSize, x, 0, tokens * hiddenSize);
+            head.forward(x, out, tokens);
+          }
+          this.#training.divergence({ reference, logits, loss, rows: tokens, columns, scale: 1 });
+          for (const value of await this.#backend.read(loss, 0, tokens)) sum += value;
+        }
+      }
+    } finally {
+      group.free();
+    }
+    return sum / (count * this.#windows[0].length);
   }
 
   free(): void {

@@ -119,6 +119,10 @@ export function registerCompress(program: Command): void {
     context.print(
       `${report.bitsPerWeight.toFixed(3)} bits a weight; ${Math.round(report.seconds)} s, ${megabytes(peak)} of memory at most`,
     );
+    if (report.divergence !== null)
+      context.print(
+        `divergence from the original on calibration text held out: ${report.divergence.toFixed(4)} nats a token`,
+      );
     return { out, ...report, peakBytes: peak };
   });
 }
