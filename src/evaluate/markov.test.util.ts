@@ -67,7 +67,7 @@ function letterTokenizer(bos: number | undefined): EvaluatedTokenizer {
     addsBos: bos !== undefined,
     eosTokenId: null,
     encodeLong(text, { addSpecialTokens = true } = {}) {
-      const ids = Array.from(text, (c) => c.charCodeAt(0) - 97);
+      const ids = Array.from(text, (c) => (c === " " ? 0 : c.charCodeAt(0) - 97));
       return Int32Array.from(addSpecialTokens && bos !== undefined ? [bos, ...ids] : ids);
     },
   };
