@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { compareRows, summarise } from "./divergence.js";
-import { logSumExp } from "./perplexity.js";
+import { compareRows, summarise, summariseChange } from "./divergence.js";
+import { logSumExp } from "./likelihood.js";
 
 function near(actual: number, expected: number, tolerance = 1e-12): void {
   assert.ok(Math.abs(actual - expected) <= tolerance, `${actual} is not ${expected}`);
@@ -40,11 +40,19 @@ test("extreme logits stay finite", () => {
   near(logSumExp(reference), 3e4, 1e-6);
 });
 
-test("the summary: mean, median, 99th percentile with interpolation", () => {
-  const summary = summarise(Float64Array.from({ length: 201 }, (_, i) => 200 - i));
-  assert.deepEqual(summary, { mean: 100, median: 100, p99: 198 });
+test("the summary: mean and its standard error, percentiles with interpolation", () => {
+  const { stderr, ...summary } = summarise(Float64Array.from({ length: 201 }, (_, i) => 200 - i));
+  assert.deepEqual(summary, { mean: 100, median: 100, p90: 180, p99: 198, max: 200 });
+  // The sample variance of 0 ... n - 1 is n (n + 1) / 12.
+  near(stderr!, Math.sqrt((201 * 202) / 12 / 201), 1e-9);
   const even = summarise(Float64Array.of(4, 1, 2, 3));
   assert.deepEqual([even.mean, even.median], [2.5, 2.5]);
   near(even.p99, 3.97);
-  assert.deepEqual(summarise(Float64Array.of(7)), { mean: 7, median: 7, p99: 7 });
+  const one = summarise(Float64Array.of(7));
+  assert.deepEqual(one, { mean: 7, stderr: null, median: 7, p90: 7, p99: 7, max: 7 });
+});
+
+test("changes of a probability: gains and losses cancel in the mean, not in the root mean square", () => {
+  const changes = { count: 2, sum: 0.25 - 0.25, squares: 2 * 0.25 ** 2 };
+  assert.deepEqual(summariseChange(changes), { mean: 0, stderr: 0.25, rms: 0.25 });
 });

@@ -1,9 +1,10 @@
 /**
  * How far a model's predictions are from a reference model's: Kullback-Leibler divergence
- * KL(reference || model) of the next-token distributions in nats, position by position, and how often both
- * have the same most likely token.
+ * KL(reference || model) of the next-token distributions in nats, position by position, how often both have
+ * the same most likely token, and the change of the true token's probability.
  */
 import { expNonPositive } from "./exp.js";
+import { addValue, type Moments, mean, noMoments, standardError } from "./likelihood.js";
 
 /** One position of both models. */
 export interface RowComparison {
@@ -46,22 +47,47 @@ export function compareRows(reference: Float32Array, model: Float32Array): RowCo
   };
 }
 
+/** Nats. Percentiles interpolate between the two nearest positions. */
 export interface DivergenceSummary {
-  /** Nats. */
   readonly mean: number;
+  /** Standard error of the mean; null for a single position. */
+  readonly stderr: number | null;
   readonly median: number;
+  readonly p90: number;
   readonly p99: number;
+  readonly max: number;
 }
 
 /** Summary of the divergences of at least one position; the array is sorted in place. */
 export function summarise(divergences: Float64Array): DivergenceSummary {
   divergences.sort();
-  let sum = 0;
-  for (const d of divergences) sum += d;
+  const moments = noMoments();
+  for (const d of divergences) addValue(moments, d);
   return {
-    mean: sum / divergences.length,
+    mean: mean(moments),
+    stderr: standardError(moments),
     median: quantile(divergences, 0.5),
+    p90: quantile(divergences, 0.9),
     p99: quantile(divergences, 0.99),
+    max: divergences[divergences.length - 1],
+  };
+}
+
+/**
+ * Δp: probability of the token that really follows under the model minus that under the reference, from -1 to
+ * 1 (llama.cpp prints it in percent). Root mean square beside the mean, where gains and losses cancel.
+ */
+export interface ProbabilityChange {
+  readonly mean: number;
+  readonly stderr: number | null;
+  readonly rms: number;
+}
+
+export function summariseChange(changes: Moments): ProbabilityChange {
+  return {
+    mean: mean(changes),
+    stderr: standardError(changes),
+    rms: Math.sqrt(changes.squares / changes.count),
   };
 }
 

@@ -82,6 +82,77 @@ test("against a reference: KL(reference || model), same top token, both perplexi
   assert.equal(model.openSessions() + reference.openSessions(), 0);
 });
 
+test("standard error, and the change of the true token's probability", async () => {
+  const options = { model: markovModel({ transitions: Q }), reference: markovModel({ transitions: P }) };
+  const result = await evaluate({ ...options, text: TEXT, context: 8 });
+  const scored = nats(TEXT, 8, Q);
+  const middle = mean(scored);
+  const deviation = Math.sqrt(scored.reduce((sum, v) => sum + (v - middle) ** 2, 0) / (scored.length - 1));
+  near(result.perplexityStderr ?? undefined, (Math.exp(middle) * deviation) / Math.sqrt(scored.length));
+  const changes = scored.map((v, i) => Math.exp(-v) - Math.exp(-nats(TEXT, 8, P)[i]));
+  near(result.deltaP?.mean, mean(changes));
+  near(result.deltaP?.rms, Math.sqrt(mean(changes.map((v) => v * v))));
+});
+
+test("llamacpp: the second half of each window, BOS in place of each window's first token", async () => {
+  const half = (text: string) => {
+    const out: number[] = [];
+    for (let from = 0; from + 8 <= text.length; from += 8)
+      for (let t = from + 5; t < from + 8; t++) out.push(-Math.log(P[id(text[t - 1])][id(text[t])]));
+    return out;
+  };
+  const plain = markovModel({ transitions: P });
+  const result = await evaluate({ model: plain, text: TEXT, context: 8, protocol: "llamacpp" });
+  assert.deepEqual([result.protocol, result.windows, result.tokensScored], ["llamacpp", 4, 12]);
+  near(result.perplexity, Math.exp(mean(half(TEXT))));
+  const withBos = markovModel({ transitions: P, bos: 2 });
+  const other = await evaluate({ model: withBos, text: TEXT, context: 8, protocol: "llamacpp" });
+  near(other.perplexity, Math.exp(mean(half(`c${TEXT}`))));
+  for (const input of withBos.inputs.filter((_, i) => i % 2 === 0)) assert.equal(input[0], 2);
+});
+
+test("gptq: windows of 2048, nothing else", async () => {
+  const model = markovModel({ transitions: P, contextLength: 4096 });
+  const text = TEXT.repeat(120);
+  const result = await evaluate({ model, text, protocol: "gptq" });
+  assert.deepEqual([result.context, result.windows, result.tokensScored], [2048, 2, 4094]);
+  near(result.perplexity, Math.exp(mean(nats(text, 2048, P))));
+});
+
+test("word: documents apart after BOS or EOS, rolling windows, nats a word", async () => {
+  const model = markovModel({ transitions: P, bos: 2, contextLength: 4 });
+  // White space is a letter to this tokenizer; five words in all.
+  const text = ["abca bbc", "cab", "ba a"];
+  const result = await evaluate({ model, text, protocol: "word" });
+  const chain = (document: string) => nats(`c${document.replaceAll(" ", "a")}`, document.length + 1, P);
+  const all = text.flatMap(chain);
+  assert.deepEqual([result.windows, result.words, result.tokensScored], [3, 5, 15]);
+  near(result.perplexity, Math.exp((mean(all) * 15) / 5));
+  near(result.tokenPerplexity, Math.exp(mean(all)));
+  near(result.bitsPerByte, mean(all) / Math.LN2);
+  const two = await evaluate({ model, text, protocol: "word", windows: 2 });
+  assert.deepEqual([two.windows, two.words], [2, 3]);
+});
+
+test("an evaluation that stopped goes on from its journal and gives the same numbers", async () => {
+  const models = { model: markovModel({ transitions: Q }), reference: markovModel({ transitions: P }) };
+  const options = { ...models, text: TEXT, context: 8 };
+  const { seconds: _, ...whole } = await evaluate(options);
+  const entries = new Map<string, string>();
+  const journal = {
+    get: (key: string) => (entries.has(key) ? JSON.parse(entries.get(key)!) : undefined),
+    put: async (key: string, value: object) => {
+      entries.set(key, JSON.stringify(value));
+      if (entries.size === 2) throw new InputError("stopped");
+    },
+  };
+  await assert.rejects(evaluate({ ...options, journal }), /stopped/);
+  const before = models.model.inputs.length;
+  const { seconds: __, ...resumed } = await evaluate({ ...options, journal });
+  assert.deepEqual(resumed, whole);
+  assert.equal(models.model.inputs.length - before, 2);
+});
+
 test("context is 1024 or the model's own, whichever is shorter", async () => {
   const short = await evaluate({ model: markovModel({ transitions: P, contextLength: 16 }), text: TEXT });
   assert.equal(short.context, 16);
@@ -126,6 +197,10 @@ test("what cannot be measured is refused in one line", async () => {
     });
   await refuse({ context: 17 }, /context of 17 tokens is longer than the model's: give 16 or less/);
   await refuse({ context: 1 }, /scores nothing/);
+  await refuse({ context: 2, protocol: "llamacpp" }, /scores nothing: give .* at least 3/);
+  await refuse({ context: 16, protocol: "gptq" }, /gptq has windows of 2048 tokens: leave the context out/);
+  await refuse({ protocol: "gptq" }, /windows of 2048 tokens and the model's context is 16/);
+  await refuse({ protocol: "word" }, /neither BOS nor EOS/);
   await refuse({ text: "abcab", context: 8 }, /too short: 5 tokens do not fill one window of 8/);
   const wider = markovModel({ transitions: [...P, [1, 0, 0, 0]], contextLength: 16 });
   await refuse({ reference: wider }, /vocabularies of 3 and 4 tokens/);

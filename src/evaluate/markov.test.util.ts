@@ -3,7 +3,7 @@ import { InputError } from "../errors.js";
 import type { Session } from "../runtime/model.js";
 import { tinyConfig } from "../transformer/tiny-model.test.util.js";
 import type { EvaluatedModel } from "./evaluate.js";
-import type { EvaluatedTokenizer } from "./perplexity.js";
+import type { EvaluatedTokenizer } from "./protocol.js";
 
 /** Row t: probabilities of the token after t. Letter "a" is token 0. */
 export type Transitions = readonly (readonly number[])[];
@@ -65,8 +65,9 @@ function letterTokenizer(bos: number | undefined): EvaluatedTokenizer {
   return {
     bosTokenId: bos ?? null,
     addsBos: bos !== undefined,
+    eosTokenId: null,
     encodeLong(text, { addSpecialTokens = true } = {}) {
-      const ids = Array.from(text, (c) => c.charCodeAt(0) - 97);
+      const ids = Array.from(text, (c) => (c === " " ? 0 : c.charCodeAt(0) - 97));
       return Int32Array.from(addSpecialTokens && bos !== undefined ? [bos, ...ids] : ids);
     },
   };

@@ -1,6 +1,7 @@
 /**
  * A language model for tests: a Markov chain over bytes that recites the alphabet. After "a" comes "b", after
- * "z" the end of the text; any other byte is followed by "a". Its sessions keep the rules of `Session`.
+ * "z" the end of the text; any other byte is followed by "a". The
+ * successor has the logit 10, every other token -10. Its sessions keep the rules of `Session`.
  */
 import assert from "node:assert/strict";
 import type { ModelConfig } from "../checkpoint/config.js";
@@ -20,6 +21,8 @@ export interface AlphabetModel extends LanguageModel {
 export interface AlphabetOptions {
   readonly contextLength?: number;
   readonly chatTemplate?: string | null;
+  /** Other successors, by ASCII character. */
+  readonly follows?: Readonly<Record<string, string>>;
   /** Runs in every `forward`, with the number of calls before it. */
   readonly onForward?: (call: number) => void;
 }
@@ -30,13 +33,15 @@ export const CHAT_TEMPLATE =
   "{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}";
 
 export function alphabetModel(options: AlphabetOptions = {}): AlphabetModel {
-  const { contextLength = 128, chatTemplate = CHAT_TEMPLATE, onForward } = options;
+  const { contextLength = 128, chatTemplate = CHAT_TEMPLATE, follows = {}, onForward } = options;
   const tokenizer = createTokenizer(byteLevelFiles({ chat_template: chatTemplate }));
   const end = tokenizer.eosTokenId!;
   const forwards: { position: number; tokens: number }[] = [];
   let open = 0;
 
   const next = (id: number): number => {
+    const other = follows[String.fromCharCode(id)];
+    if (other !== undefined) return other.charCodeAt(0);
     if (id === Z) return end;
     return id >= A && id < Z ? id + 1 : A;
   };
@@ -49,13 +54,14 @@ export function alphabetModel(options: AlphabetOptions = {}): AlphabetModel {
       get position() {
         return position;
       },
-      async forward(ids) {
+      async forward(ids, { logits: wanted = "last" } = {}) {
         assert.ok(ids.length > 0 && position + ids.length <= capacity, "fits the session");
         onForward?.(forwards.length);
         forwards.push({ position, tokens: ids.length });
         position += ids.length;
-        const logits = new Float32Array(tokenizer.vocabularySize).fill(-10);
-        logits[next(ids[ids.length - 1])] = 10;
+        const rows = wanted === "all" ? ids : ids.subarray(ids.length - 1);
+        const logits = new Float32Array(rows.length * tokenizer.vocabularySize).fill(-10);
+        for (const [row, id] of rows.entries()) logits[row * tokenizer.vocabularySize + next(id)] = 10;
         return logits;
       },
       truncate(to) {

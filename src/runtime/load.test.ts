@@ -72,7 +72,10 @@ async function natsPerToken(model: LoadedModel, texts: readonly string[]): Promi
   for (const text of texts) {
     const ids = model.tokenizer.encodeLong(text).subarray(0, model.contextLength);
     assert.equal(ids[0], model.tokenizer.bosTokenId);
-    const whole = { ...model, tokenizer: { addsBos: false, bosTokenId: null, encodeLong: () => ids } };
+    const whole = {
+      ...model,
+      tokenizer: { addsBos: false, bosTokenId: null, eosTokenId: null, encodeLong: () => ids },
+    };
     const result = await evaluate({ model: whole, text, context: ids.length });
     nats += result.windowNats[0] * result.tokensScored;
     tokens += result.tokensScored;

@@ -91,6 +91,18 @@ describe("SmolLM2-135M against PyTorch", { skip }, () => {
     }
   });
 
+  test("protocol llamacpp: the second halves of the first 4 windows", async () => {
+    const text = readFileSync(textPath!, "utf8");
+    const { context, byWindows } = reference.perplexity;
+    const [windows, , secondHalf] = byWindows[3];
+    const result = await evaluate({ model, text, context, windows, protocol: "llamacpp" });
+    assert.equal(result.tokensScored, windows * (context / 2 - 1));
+    assert.ok(
+      Math.abs(result.perplexity / secondHalf - 1) < 1e-3,
+      `perplexity ${result.perplexity}, PyTorch ${secondHalf}`,
+    );
+  });
+
   test("perplexity of WikiText-2, 16 windows of 1024, in all and after each window", async () => {
     const text = readFileSync(textPath!, "utf8");
     const { context, windows, allButFirst, byWindows, tokensInText } = reference.perplexity;

@@ -3,12 +3,10 @@
  * `.json` array or line of a `.jsonl` file says by its fields what it is: `messages` (chat), `instruction` and
  * `output` with an optional `input` (Alpaca), or `text`. Any other file is plain UTF-8 text.
  */
-import { extname } from "node:path";
-import { FileSource } from "../checkpoint/file-source.js";
 import { isObject } from "../checkpoint/json.js";
-import { errorCode } from "../container/disk.js";
 import { InputError } from "../errors.js";
 import type { ChatMessage } from "../text/chat-template.js";
+import { readTextFile } from "../text/text-file.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 
 /** From the first to before the last, in UTF-16 code units of a text. */
@@ -29,9 +27,6 @@ export interface ReadDocumentsOptions {
   readonly blankLinesSeparate: boolean;
 }
 
-/** Node's longest string is twice this; the text is held beside its bytes. */
-const MAX_FILE_BYTES = 256 * 2 ** 20;
-
 /**
  * The documents of a file, in its order; those of white space only have nothing in `learned`. InputError
  * naming file and line or entry when the file cannot be read, is empty, is no UTF-8, no JSON, or an entry has
@@ -42,74 +37,11 @@ export async function readDocuments(
   tokenizer: Pick<Tokenizer, "chatTemplate" | "applyChatTemplate">,
   { blankLinesSeparate }: ReadDocumentsOptions,
 ): Promise<TrainingDocument[]> {
-  const text = decodeUtf8(await readBytes(file), file);
-  if (text.trim() === "") throw new InputError(`${file} contains no text: give a file with some`);
-  const extension = extname(file).toLowerCase();
-  if (extension === ".jsonl")
-    return text.split("\n").flatMap((line, i) => {
-      if (line.trim() === "") return [];
-      const where = `${file} line ${i + 1}`;
-      return [entryDocument(parseJson(line, where), tokenizer, where)];
-    });
-  if (extension === ".json") {
-    const value = parseJson(text, file, " (a file with one object a line is named .jsonl)");
-    if (!Array.isArray(value)) throw new InputError(`${file}: expected a JSON array of objects`);
-    if (value.length === 0) throw new InputError(`${file} has no entries: give a file with some`);
-    return value.map((entry, i) => entryDocument(entry, tokenizer, `${file} entry ${i + 1}`));
-  }
+  const content = await readTextFile(file);
+  if (content.kind === "entries")
+    return content.entries.map(({ value, where }) => entryDocument(value, tokenizer, where));
+  const { text } = content;
   return blankLinesSeparate ? paragraphs(text, file) : [wholeText(text, file)];
-}
-
-async function readBytes(path: string): Promise<Uint8Array> {
-  let file: FileSource;
-  try {
-    file = await FileSource.open(path);
-  } catch (error) {
-    if (error instanceof InputError || errorCode(error) === undefined) throw error;
-    throw new InputError(`cannot read ${path}: ${(error as Error).message}`);
-  }
-  try {
-    if (file.size === 0) throw new InputError(`${path} is empty: give a file with some text`);
-    if (file.size > MAX_FILE_BYTES)
-      throw new InputError(`${path} has ${file.size} bytes, at most ${MAX_FILE_BYTES} are read: split it`);
-    return await file.read(0, file.size);
-  } finally {
-    await file.close();
-  }
-}
-
-function decodeUtf8(bytes: Uint8Array, path: string): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    throw new InputError(`${path} line ${firstBadLine(bytes)} is not UTF-8: save the file as UTF-8 text`);
-  }
-}
-
-/** The first line that is not UTF-8. No character of several bytes contains the byte of a line's end. */
-function firstBadLine(bytes: Uint8Array): number {
-  const decoder = new TextDecoder("utf-8", { fatal: true });
-  for (let line = 1, start = 0; ; line++) {
-    const end = bytes.indexOf(10, start);
-    try {
-      decoder.decode(bytes.subarray(start, end < 0 ? undefined : end));
-    } catch {
-      return line;
-    }
-    if (end < 0) return line;
-    start = end + 1;
-  }
-}
-
-function parseJson(text: string, where: string, hint = ""): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    // V8 names the place of most mistakes; its message quotes the text and so can be several lines long.
-    const position = /at position (\d+)/.exec((error as Error).message)?.[1];
-    const line = position === undefined ? 0 : text.slice(0, Number(position)).split("\n").length;
-    throw new InputError(`${where}${line > 1 ? ` line ${line}` : ""} is not valid JSON: correct it${hint}`);
-  }
 }
 
 function entryDocument(

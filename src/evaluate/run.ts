@@ -1,0 +1,181 @@
+/**
+ * A whole evaluation from paths to a result that says what it was made from (Node only): models by the hash of
+ * their manifest or weights, texts and tasks by theirs, tool and options. Kept in a journal while it runs.
+ */
+import { mkdir, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { FileSource } from "../checkpoint/file-source.js";
+import { openCheckpoint } from "../checkpoint/open.js";
+import { writeAtomically } from "../checkpoint/safetensors-write.js";
+import type { JsonValue } from "../codec/coded.js";
+import { exists, hashRange, sha256 } from "../container/disk.js";
+import { describeFiles, type InputFile } from "../container/input-files.js";
+import { canonicalJson, prettyJson } from "../container/json.js";
+import { InputError, UsageError } from "../errors.js";
+import type { OnProgress } from "../progress.js";
+import { loadModel } from "../runtime/load.js";
+import { readCorpus } from "../text/corpus.js";
+import { TOOL, VERSION } from "../version.js";
+import { type Evaluation, evaluate } from "./evaluate.js";
+import { JournalFile } from "./journal.js";
+import type { Protocol } from "./protocol.js";
+import { readTask } from "./task-file.js";
+import { evaluateTasks, type TaskResult } from "./tasks.js";
+
+export interface RunEvaluationOptions {
+  /** Path of a model. */
+  readonly model: string;
+  /** Path of the model to compare with on the text. */
+  readonly reference?: string | undefined;
+  /** Path of a text, see `readCorpus`. This or tasks, or both. */
+  readonly text?: string | undefined;
+  readonly protocol?: Protocol | undefined;
+  readonly context?: number | undefined;
+  readonly windows?: number | undefined;
+  /** Paths of task files, see `readTask`. */
+  readonly tasks?: readonly string[] | undefined;
+  readonly limit?: number | undefined;
+  readonly bos?: boolean | undefined;
+  /** Where the result is written as JSON. */
+  readonly out?: string | undefined;
+  /** Folder of the journal. Default: that of `out`; without either none is kept. */
+  readonly journal?: string | undefined;
+  /** Worker threads. Default: one a core. The result does not depend on it. */
+  readonly threads?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+  /** A line for the user, such as that a journal was found. */
+  readonly onNote?: ((line: string) => void) | undefined;
+}
+
+/** Which model: of a PocketLLM folder the hash of its manifest, which names every file by its own. */
+export type ModelIdentity =
+  | { readonly path: string; readonly format: "pocketllm"; readonly manifestSha256: string }
+  | { readonly path: string; readonly format: string; readonly sha256: string };
+
+export interface EvaluationReport extends Partial<Evaluation> {
+  readonly tasks?: Readonly<Record<string, TaskResult>>;
+  readonly model: ModelIdentity;
+  readonly reference?: ModelIdentity;
+  readonly text?: InputFile;
+  readonly taskFiles?: readonly InputFile[];
+  readonly tool: { readonly name: string; readonly version: string };
+  readonly options: Readonly<Record<string, string | number | boolean>>;
+}
+
+/**
+ * Reads and checks everything, then loads the models and measures. InputError and UsageError, one line each,
+ * as `evaluate` and `evaluateTasks` throw them, and for options that do not go together.
+ */
+export async function runEvaluation(options: RunEvaluationOptions): Promise<EvaluationReport> {
+  checkOptions(options);
+  const { out, signal, onProgress, threads, bos, limit, protocol, context, windows } = options;
+  if (out !== undefined) await checkWritable(out);
+  const text = options.text === undefined ? undefined : await readCorpus(options.text);
+  const tasks = await Promise.all((options.tasks ?? []).map(readTask));
+  const provenance = await describe(options);
+  const journal = await openJournal(options, provenance);
+  const shared = { signal, onProgress, ...(journal && { journal }) };
+  let finished = false;
+  try {
+    const load = (path: string) => loadModel(path, { threads, signal, onProgress });
+    const model = await load(options.model);
+    let report: EvaluationReport;
+    try {
+      const reference = options.reference === undefined ? undefined : await load(options.reference);
+      try {
+        const measured =
+          text && (await evaluate({ model, reference, text, protocol, context, windows, ...shared }));
+        const answered = tasks.length > 0 && (await evaluateTasks({ model, tasks, limit, bos, ...shared }));
+        report = { ...measured, ...(answered && { tasks: answered }), ...provenance };
+      } finally {
+        await reference?.close();
+      }
+    } finally {
+      await model.close();
+    }
+    if (out !== undefined) await writeAtomically(out, (write) => write(prettyJson(report)));
+    finished = true;
+    return report;
+  } finally {
+    await (finished ? journal?.remove() : journal?.close());
+  }
+}
+
+function checkOptions(options: RunEvaluationOptions): void {
+  const { text, tasks = [], reference, protocol, context, windows, limit, bos } = options;
+  if (text === undefined && tasks.length === 0)
+    throw new UsageError("nothing to measure: give --text, --tasks or both");
+  const needs = (given: Record<string, unknown>, needed: string) => {
+    for (const [name, value] of Object.entries(given))
+      if (value !== undefined) throw new UsageError(`--${name} has no meaning without --${needed}`);
+  };
+  if (text === undefined) needs({ reference, protocol, context, windows }, "text");
+  if (tasks.length === 0) needs({ limit, bos }, "tasks");
+  const names = tasks.map((path) => basename(path));
+  const twice = names.find((name, i) => names.indexOf(name) < i);
+  if (twice !== undefined) throw new UsageError(`two task files are named ${twice}: rename one`);
+}
+
+async function checkWritable(out: string): Promise<void> {
+  const found = await stat(out).catch(() => undefined);
+  if (found && !found.isFile()) throw new InputError(`${out} is not a file: name one for the result`);
+  await mkdir(dirname(out), { recursive: true });
+}
+
+type Provenance = Pick<EvaluationReport, "model" | "reference" | "text" | "taskFiles" | "tool" | "options">;
+
+async function describe(options: RunEvaluationOptions): Promise<Provenance> {
+  const { reference, text, tasks = [], signal, onProgress } = options;
+  const { protocol = "default", context, windows, limit, bos } = options;
+  onProgress?.({ stage: "hashing the model", done: 0, total: 1 });
+  const given = { ...(text !== undefined && { protocol }), context, windows, limit, bos };
+  return {
+    model: await identify(options.model, signal),
+    ...(reference !== undefined && { reference: await identify(reference, signal) }),
+    ...(text !== undefined && { text: (await describeFiles([text]))[0] }),
+    ...(tasks.length > 0 && { taskFiles: await describeFiles(tasks) }),
+    tool: { name: TOOL, version: VERSION },
+    options: Object.fromEntries(
+      Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+    ),
+  };
+}
+
+async function identify(path: string, signal: AbortSignal | undefined): Promise<ModelIdentity> {
+  const manifest = join(path, "pocketllm.json");
+  if (await exists(manifest).catch(() => false)) {
+    const file = await FileSource.open(manifest);
+    try {
+      const manifestSha256 = await hashRange(file, 0, file.size, signal);
+      return { path, format: "pocketllm", manifestSha256 };
+    } finally {
+      await file.close();
+    }
+  }
+  const checkpoint = await openCheckpoint(path);
+  try {
+    return { path, format: checkpoint.format, sha256: await checkpoint.hash(signal) };
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+async function openJournal(
+  { out, journal: folder = out === undefined ? undefined : dirname(out), onNote }: RunEvaluationOptions,
+  { model, reference, ...rest }: Provenance,
+): Promise<JournalFile | undefined> {
+  if (folder === undefined) return undefined;
+  // A model that was moved is the same model.
+  const withoutPath = ({ path: _, ...identity }: ModelIdentity) => identity;
+  const described = {
+    ...rest,
+    model: withoutPath(model),
+    ...(reference && { reference: withoutPath(reference) }),
+  };
+  const fingerprint = sha256(canonicalJson(described as unknown as JsonValue));
+  const path = join(folder, `eval-${fingerprint.slice(0, 16)}.journal`);
+  const journal = await JournalFile.open(path, fingerprint);
+  if (journal.size > 0) onNote?.(`going on after ${journal.size} finished pieces in ${path}`);
+  return journal;
+}
