@@ -113,7 +113,7 @@ export function duration(value: string): number {
   return Number(match[1]) * SECONDS[match[2]];
 }
 
-export function learningRate(value: string): number {
+export function positiveNumber(value: string): number {
   const n = Number(value);
   if (value.trim() === "" || !Number.isFinite(n) || n <= 0)
     throw new InvalidArgumentError("expected a number above 0.");

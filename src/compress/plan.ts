@@ -44,6 +44,8 @@ export interface CompressionPlan<Code> {
   readonly matrices: readonly PlannedMatrix<Code>[];
   /** Bytes of the weight files, headers included: exact while they fit one file of 256 MiB. */
   readonly predictedBytes: number;
+  /** The same at the lowest rates everywhere: no target below is in reach. */
+  readonly smallestBytes: number;
 }
 
 export interface PlanOptions<Code> {
@@ -135,12 +137,11 @@ export function planCompression<Code>(options: PlanOptions<Code>): CompressionPl
     })),
     budget - overhead - data(plainEntries),
   );
-  if (choice === null) {
-    const smallest = fileBytes(units.map(() => 0));
+  const smallest = fileBytes(units.map(() => 0));
+  if (choice === null)
     throw new InputError(
       `the target of ${Math.floor(budget)} bytes is out of reach: the lowest rates give ${smallest} bytes; ask for a smaller ratio or more bits`,
     );
-  }
   let next = 0;
   return {
     matrices: matrices.map((matrix) => ({
@@ -151,6 +152,7 @@ export function planCompression<Code>(options: PlanOptions<Code>): CompressionPl
       }),
     })),
     predictedBytes: fileBytes(choice),
+    smallestBytes: smallest,
   };
 }
 
