@@ -65,12 +65,10 @@ export interface PlanOptions<Code> {
 
 /** What errors of one matrix cost, in nats a token. */
 export interface MatrixSensitivity {
-  /** Per unit of a rate's distortion, for each tier of rows, if all rows are left with the same. */
+  /** Per unit of a rate's distortion, for each tier of rows. */
   readonly tiers: readonly number[];
-  /** The same with rows weighted in the search. */
-  readonly shifted: readonly number[];
-  /** What squared error in each row is to count for in the search, in a unit of the matrix's own. */
-  readonly rows: readonly number[];
+  /** What squared error in each row is to count for in the search, in any one unit. Default: the same. */
+  readonly rows?: readonly number[];
 }
 
 /** Of each matrix, by its name. */
@@ -125,7 +123,7 @@ export function planCompression<Code>(options: PlanOptions<Code>): CompressionPl
   );
   const weights = sensitivities
     ? temper(
-        units.map(({ matrix, part }) => sensitivities[matrix.name].shifted[part ?? 0]),
+        units.map(({ matrix, part }) => sensitivities[matrix.name].tiers[part ?? 0]),
         assumed,
         units.map(({ matrix }) => matrix.layer !== null),
       )
