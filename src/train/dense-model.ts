@@ -4,6 +4,7 @@ import { expectedTensors } from "../checkpoint/tensors.js";
 import type { Backend, Buffer } from "../compute/backend.js";
 import { DenseLinear } from "../compute/linear.js";
 import type { TrainingBackend } from "../compute/training.js";
+import type { AdamWSettings, LearningModel } from "../training/learner.js";
 import type { StateTensor } from "../training/state.js";
 import type { LayerGradient, TrainableLayer } from "../transformer/layer-backward.js";
 import type { OpenLayer, TrainableModel } from "../transformer/model-backward.js";
@@ -24,15 +25,7 @@ interface TrainedTensor {
   readonly square: Buffer;
 }
 
-export interface AdamWSettings {
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly epsilon: number;
-  /** Of matrices; norms and biases do not decay. */
-  readonly weightDecay: number;
-}
-
-export class DenseModel implements TrainableModel {
+export class DenseModel implements LearningModel {
   readonly embedding: DenseLinear;
   readonly head: DenseLinear;
   readonly finalNorm: Buffer;
@@ -143,11 +136,12 @@ export class DenseModel implements TrainableModel {
         gradient: { weight: weight.gradient, bias: bias?.gradient },
       };
     });
-    const layer = { ...part("value"), ...Object.fromEntries(linears.map((l) => [l.kind, l.linear])) };
+    const matrices = Object.fromEntries(linears.map((l) => [l.kind, l.linear]));
+    const layer = { ...part("value"), ...matrices } as unknown as TrainableLayer;
     const gradient: LayerGradient = {
       ...part("gradient"),
       linears: Object.fromEntries(linears.map((l) => [l.kind, l.gradient])),
     };
-    return { layer: layer as TrainableLayer, gradient };
+    return { layer, gradient };
   }
 }

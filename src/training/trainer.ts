@@ -81,6 +81,17 @@ export const MEASUREMENTS = 10;
 /** Most held-out tokens that are measured on. */
 const HELD_OUT_TOKENS = 2048;
 
+/** Tokens of the examples of a run's first steps. */
+export function drawnTokens(
+  { training }: TrainingSet,
+  { seed, batch, steps }: { readonly seed: number; readonly batch: number; readonly steps: number },
+): number {
+  const order = new ExampleOrder(training.length, seed);
+  let tokens = 0;
+  for (let draw = 0; draw < steps * batch; draw++) tokens += training[order.at(draw)].ids.length;
+  return tokens;
+}
+
 /** What is measured on, of the examples that are held out: at least one. */
 export function measuredExamples({ heldOut }: TrainingSet): readonly TrainingExample[] {
   let tokens = 0;

@@ -53,7 +53,9 @@ export interface HeadChunk {
   /** Position of the first row. */
   readonly from: number;
   readonly tokens: number;
-  /** [tokens, vocabularySize]: to be overwritten by the loss's gradient. */
+  /** Of the vocabulary. */
+  readonly columns: number;
+  /** [tokens, columns]: to be overwritten by the loss's gradient. */
   readonly logits: Buffer;
 }
 
@@ -265,7 +267,13 @@ export class ModelBackward {
   ): Promise<void> {
     for (let from = 0; from < length; from += this.#headTokens) {
       const tokens = Math.min(this.#headTokens, length - from);
-      await use({ window, from, tokens, logits: this.logits(model, window, length, from, tokens) });
+      await use({
+        window,
+        from,
+        tokens,
+        columns: this.#config.vocabularySize,
+        logits: this.logits(model, window, length, from, tokens),
+      });
     }
   }
 
