@@ -53,6 +53,8 @@ export interface TrainerOptions {
   readonly resume: boolean;
   /** Default: in `folder`. */
   readonly log?: string | undefined;
+  /** How many times its best the loss may be before the run is lost. Default 3. */
+  readonly lossFactor?: number | undefined;
   /** For progress: "distilling". */
   readonly stage: string;
   readonly signal?: AbortSignal | undefined;
@@ -119,7 +121,7 @@ class TrainingRun {
     this.#trainee = trainee;
     this.#options = options;
     this.#heldOut = measuredExamples(options.set);
-    this.#guard = new DivergenceGuard(options);
+    this.#guard = new DivergenceGuard({ learningRate: options.learningRate, factor: options.lossFactor });
   }
 
   async run(): Promise<TrainingResult> {

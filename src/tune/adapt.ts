@@ -26,6 +26,9 @@ import {
 /** The defaults of Adam (Kingma and Ba 2015) and of Hugging Face's trainer. */
 const OPTIMISER: AdamWSettings = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 };
 
+/** Cross-entropy is at most that of a uniform guess, two to three times what a compressed model begins with. */
+const LOSS_FACTOR = 1.5;
+
 export interface Adaptation extends TuningRun {
   readonly adapter: NonNullable<ResultOptions["adapter"]>;
   /** What is learned from; without it the text itself is. */
@@ -55,6 +58,7 @@ export async function adapt(run: Adaptation): Promise<Omit<TuneReport, "seconds"
   });
   const trained = await runTraining(learner, {
     ...{ set, steps, batch, learningRate, seed, folder: state, resume, log },
+    lossFactor: teacher ? undefined : LOSS_FACTOR,
     ...{ identity: identityOf(run, tuning), stage: "training the adapter", signal, onProgress },
   });
   const pairs = await model.pairs();
