@@ -69,7 +69,7 @@ async function readInPython(
     order: [...layers.keys(), ...plain.keys()],
     shardBytes: 20_000,
   });
-  execFileSync(PYTHON, [READER, folder, out], { stdio: ["ignore", "ignore", "inherit"] });
+  execFileSync(PYTHON, ["-B", READER, folder, out], { stdio: ["ignore", "ignore", "inherit"] });
   return (tensor) => floatsOf(join(out, `${tensor}.f32`));
 }
 
@@ -165,7 +165,7 @@ for (const bits of [16, 8, 4] as const)
     await writeTinyAdapted(base, adapted, bits);
     const out = join(work, `adapted-${bits}-decoded`);
     await mkdir(out);
-    execFileSync(PYTHON, [READER, adapted, out], { stdio: ["ignore", "ignore", "inherit"] });
+    execFileSync(PYTHON, ["-B", READER, adapted, out], { stdio: ["ignore", "ignore", "inherit"] });
     const folder = await openFolder(adapted);
     try {
       const { pairs, scale } = (await folder.adapter())!;

@@ -1,7 +1,7 @@
 /** Learning by gradients on a backend: an objective's, clipped, and AdamW. */
 import type { Backend } from "../compute/backend.js";
 import type { TrainingBackend } from "../compute/training.js";
-import { ModelBackward, type TrainableModel } from "../transformer/model-backward.js";
+import { type HeadChunk, ModelBackward, type TrainableModel } from "../transformer/model-backward.js";
 import type { TrainingExample } from "./data.js";
 import type { Objective } from "./objective.js";
 import type { StateTensor } from "./state.js";
@@ -75,6 +75,7 @@ export class Learner implements Trainee {
       const examples = batch.slice(from, from + together);
       await this.#pass.run(model, {
         windows: examples.map(({ ids }) => ids),
+        starts: examples.map((example) => objective.start(example)),
         loss: async (chunk) => {
           sum += await objective.loss(chunk, examples[chunk.window], 1 / positions);
         },
@@ -90,9 +91,10 @@ export class Learner implements Trainee {
     for (const example of examples) {
       const { ids } = example;
       await this.#pass.forward(model, [ids], signal);
-      await this.#pass.chunks(model, 0, ids.length, async (chunk) => {
+      const add = async (chunk: HeadChunk) => {
         sum += await objective.loss(chunk, example, 1);
-      });
+      };
+      await this.#pass.chunks(model, 0, ids.length, add, objective.start(example));
     }
     return sum / this.#positions(examples);
   }

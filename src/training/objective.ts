@@ -7,6 +7,8 @@ import { nextTokenTargets, type TrainingExample } from "./data.js";
 export interface Objective {
   /** Positions of an example that count. */
   positions(example: TrainingExample): number;
+  /** The first of them. */
+  start(example: TrainingExample): number;
   /**
    * Sum of the losses of a chunk's positions, in nats; its logits are overwritten by the gradient of `scale` times
    * that sum. Chunks of an example come in order.
@@ -30,6 +32,11 @@ export class NextToken implements Objective {
   positions({ scored }: TrainingExample): number {
     // The first is never scored.
     return scored.reduce((sum, x) => sum + x, 0);
+  }
+
+  start({ scored }: TrainingExample): number {
+    // A token is predicted one position before its own.
+    return Math.max(0, scored.indexOf(1) - 1);
   }
 
   async loss(

@@ -29,6 +29,10 @@ export class Divergence implements Objective {
     return ids.length;
   }
 
+  start(): number {
+    return 0;
+  }
+
   async loss(
     { from, tokens: rows, columns, logits }: HeadChunk,
     { ids }: TrainingExample,

@@ -30,8 +30,7 @@ def read_folder(path):
             own = {suffix: stored.pop(f"{prefix}.{suffix}") for suffix in part["tensors"]}
             parts.append(DECODERS[part["method"]](rows, part["columns"], part["parameters"], own))
         yield f"{layer}.weight", np.concatenate(parts) + adapter.get(layer, 0)
-    for name, values in stored.items():
-        yield name, values + adapter.get(name.removesuffix(".weight"), 0)
+    yield from ((name, values + adapter.get(name.removesuffix(".weight"), 0)) for name, values in stored.items())
 
 
 def read_tensor(path, name, entry):
