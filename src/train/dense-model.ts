@@ -4,6 +4,7 @@ import { expectedTensors } from "../checkpoint/tensors.js";
 import type { Backend, Buffer } from "../compute/backend.js";
 import { DenseLinear } from "../compute/linear.js";
 import type { TrainingBackend } from "../compute/training.js";
+import { type LearnedTensor, LearnedTensors } from "../training/learned-tensors.js";
 import type { AdamWSettings, LearningModel } from "../training/learner.js";
 import type { StateTensor } from "../training/state.js";
 import type { LayerGradient, TrainableLayer } from "../transformer/layer-backward.js";
@@ -16,13 +17,8 @@ import {
   layerNorms,
 } from "../transformer/weights.js";
 
-interface TrainedTensor {
-  readonly name: string;
+interface TrainedTensor extends LearnedTensor {
   readonly shape: readonly number[];
-  readonly value: Buffer;
-  readonly gradient: Buffer;
-  readonly mean: Buffer;
-  readonly square: Buffer;
 }
 
 export class DenseModel implements LearningModel {
@@ -31,7 +27,7 @@ export class DenseModel implements LearningModel {
   readonly finalNorm: Buffer;
   readonly gradient: TrainableModel["gradient"];
   readonly #backend: Backend;
-  readonly #training: TrainingBackend;
+  readonly #learned: LearnedTensors;
   readonly #tensors = new Map<string, TrainedTensor>();
   readonly #layers: readonly OpenLayer[];
 
@@ -43,12 +39,11 @@ export class DenseModel implements LearningModel {
     tensors: Iterable<readonly [name: string, values: Float32Array]>,
   ) {
     this.#backend = backend;
-    this.#training = training;
+    this.#learned = new LearnedTensors(backend, training);
     const shapes = expectedTensors(config);
     for (const [name, values] of tensors) {
-      const [value, gradient, mean, square] = [1, 2, 3, 4].map(() => backend.allocate(values.length));
-      backend.write(value, values);
-      this.#tensors.set(name, { name, shape: shapes.get(name)!, value, gradient, mean, square });
+      const shape = shapes.get(name)!;
+      this.#tensors.set(name, { ...this.#learned.add(name, values, shape.length > 1), shape });
     }
     const { vocabularySize, hiddenSize, tiedEmbeddings } = config;
     const whole = (name: string) =>
@@ -72,38 +67,19 @@ export class DenseModel implements LearningModel {
   async closeLayer(): Promise<void> {}
 
   zeroGradients(): void {
-    for (const { gradient } of this.#tensors.values()) this.#training.zero(gradient, gradient.length);
+    this.#learned.zeroGradients();
   }
 
-  async gradientNorm(): Promise<number> {
-    let sum = 0;
-    for (const { gradient } of this.#tensors.values())
-      sum += await this.#training.sumSquares(gradient, gradient.length);
-    return Math.sqrt(sum);
+  gradientNorm(): Promise<number> {
+    return this.#learned.gradientNorm();
   }
 
-  /** One step of AdamW; `step` counts from 1. */
   update(step: number, learningRate: number, gradientScale: number, settings: AdamWSettings): void {
-    for (const { shape, value: parameter, gradient, mean, square } of this.#tensors.values())
-      this.#training.adamW({
-        ...{ parameter, gradient, mean, square, length: parameter.length, step, learningRate, gradientScale },
-        ...settings,
-        weightDecay: shape.length > 1 ? settings.weightDecay : 0,
-      });
+    this.#learned.update(step, learningRate, gradientScale, settings);
   }
 
   get state(): StateTensor[] {
-    const tensor = (name: string, buffer: Buffer): StateTensor => ({
-      name,
-      length: buffer.length,
-      read: () => this.#backend.read(buffer),
-      write: (values) => this.#backend.write(buffer, values),
-    });
-    return [...this.#tensors.values()].flatMap(({ name, value, mean, square }) => [
-      tensor(name, value),
-      tensor(`${name}.mean`, mean),
-      tensor(`${name}.square`, square),
-    ]);
+    return this.#learned.state();
   }
 
   /** The tensors as they are now, in the order of the forward pass. */

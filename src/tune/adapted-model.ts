@@ -7,6 +7,7 @@ import type { DenseLinear } from "../compute/linear.js";
 import type { TrainingBackend } from "../compute/training.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";
 import { Random } from "../random.js";
+import { type LearnedTensor, LearnedTensors } from "../training/learned-tensors.js";
 import type { AdamWSettings, LearningModel } from "../training/learner.js";
 import type { StateTensor } from "../training/state.js";
 import type { TrainableLayer } from "../transformer/layer-backward.js";
@@ -14,17 +15,9 @@ import type { OpenLayer } from "../transformer/model-backward.js";
 import { LAYER_LINEARS, layerLinears } from "../transformer/weights.js";
 import type { FrozenModel } from "./frozen-model.js";
 
-interface LearnedMatrix {
-  readonly name: string;
-  readonly value: Buffer;
-  readonly gradient: Buffer;
-  readonly mean: Buffer;
-  readonly square: Buffer;
-}
-
 interface LearnedPair {
-  readonly a: LearnedMatrix;
-  readonly b: LearnedMatrix;
+  readonly a: LearnedTensor;
+  readonly b: LearnedTensor;
   /** B times the scale: what the forward pass multiplies by. */
   readonly sb: Buffer;
 }
@@ -51,6 +44,7 @@ export class AdaptedModel implements LearningModel {
   readonly finalNorm: Buffer;
   readonly #backend: WasmBackend;
   readonly #training: TrainingBackend;
+  readonly #learned: LearnedTensors;
   readonly #base: FrozenModel;
   readonly #rank: number;
   readonly #scale: number;
@@ -67,6 +61,7 @@ export class AdaptedModel implements LearningModel {
   ) {
     this.#backend = backend;
     this.#training = training;
+    this.#learned = new LearnedTensors(backend, training);
     this.#base = base;
     this.#rank = rank;
     this.#scale = scale;
@@ -75,13 +70,13 @@ export class AdaptedModel implements LearningModel {
     this.finalNorm = base.finalNorm;
     for (const [name, { a, b }] of pairs) {
       const pair = {
-        a: this.#allocate(`${name}.lora_A`, a.length),
-        b: this.#allocate(`${name}.lora_B`, b.length),
+        a: this.#learned.add(`${name}.lora_A`, a, true),
+        b: this.#learned.add(`${name}.lora_B`, b, true),
         sb: backend.allocate(b.length),
       };
       this.#pairs.set(name, pair);
     }
-    this.setPairs(pairs);
+    this.#scaleAll();
     const scratch = new AdapterScratch(backend);
     this.#layers = base.layers.map((layer, index) => {
       const specs = layerLinears(config, index);
@@ -104,30 +99,19 @@ export class AdaptedModel implements LearningModel {
   async closeLayer(): Promise<void> {}
 
   get state(): StateTensor[] {
-    return this.#learned.flatMap(({ name, value, mean, square }) => [
-      this.#stateTensor(name, value),
-      this.#stateTensor(`${name}.mean`, mean),
-      this.#stateTensor(`${name}.square`, square),
-    ]);
+    return this.#learned.state(() => this.#scaleAll());
   }
 
   zeroGradients(): void {
-    for (const { gradient } of this.#learned) this.#training.zero(gradient, gradient.length);
+    this.#learned.zeroGradients();
   }
 
-  async gradientNorm(): Promise<number> {
-    let sum = 0;
-    for (const { gradient } of this.#learned)
-      sum += await this.#training.sumSquares(gradient, gradient.length);
-    return Math.sqrt(sum);
+  gradientNorm(): Promise<number> {
+    return this.#learned.gradientNorm();
   }
 
   update(step: number, learningRate: number, gradientScale: number, settings: AdamWSettings): void {
-    for (const { value: parameter, gradient, mean, square } of this.#learned)
-      this.#training.adamW({
-        ...{ parameter, gradient, mean, square, length: parameter.length, step, learningRate, gradientScale },
-        ...settings,
-      });
+    this.#learned.update(step, learningRate, gradientScale, settings);
     this.#scaleAll();
   }
 
@@ -150,27 +134,6 @@ export class AdaptedModel implements LearningModel {
       this.#backend.write(pair.b.value, b);
     }
     this.#scaleAll();
-  }
-
-  get #learned(): LearnedMatrix[] {
-    return [...this.#pairs.values()].flatMap(({ a, b }) => [a, b]);
-  }
-
-  #allocate(name: string, length: number): LearnedMatrix {
-    const [value, gradient, mean, square] = [1, 2, 3, 4].map(() => this.#backend.allocate(length));
-    return { name, value, gradient, mean, square };
-  }
-
-  #stateTensor(name: string, buffer: Buffer): StateTensor {
-    return {
-      name,
-      length: buffer.length,
-      read: () => this.#backend.read(buffer),
-      write: (values) => {
-        this.#backend.write(buffer, values);
-        this.#scaleAll();
-      },
-    };
   }
 
   #scaleAll(): void {
