@@ -145,6 +145,9 @@ export function nonNegativeNumber(value: string): number {
   return n;
 }
 
+/** `--adapter` of commands that run a model. */
+export const ADAPTER_OPTION = ["--adapter <dir>", "a LoRA adapter in PEFT's form to use on top"] as const;
+
 /** For options that may be given several times, or several values after one flag. */
 export function collect(value: string, previous: string[] | undefined): string[] {
   return [...(previous ?? []), value];

@@ -1,7 +1,13 @@
 /** The options of every command that generates text: how tokens are chosen, where text ends, the machine. */
 import { type Command, InvalidArgumentError } from "commander";
 import type { SamplingOptions } from "../runtime/sampling.js";
-import { collect, nonNegativeInteger, nonNegativeNumber, positiveInteger } from "./command.js";
+import {
+  ADAPTER_OPTION,
+  collect,
+  nonNegativeInteger,
+  nonNegativeNumber,
+  positiveInteger,
+} from "./command.js";
 
 /** What commander makes of them; undefined where an option has no default. */
 export interface GenerationFlags
@@ -12,6 +18,7 @@ export interface GenerationFlags
   readonly maxTokens: number;
   readonly threads?: number;
   readonly context?: number;
+  readonly adapter?: string;
 }
 
 export function addGenerationOptions(command: Command, maxTokens: number): Command {
@@ -30,6 +37,7 @@ export function addGenerationOptions(command: Command, maxTokens: number): Comma
     .option("--seed <n>", "same seed, same text", nonNegativeInteger, 0)
     .option("--stop <text>", "end before this text; may be given several times", collect)
     .option("--threads <n>", "threads to compute with (default: the cores)", positiveInteger)
+    .option(...ADAPTER_OPTION)
     .option("--context <n>", "longest sequence in tokens (default: the model's)", positiveInteger);
 }
 

@@ -16,7 +16,10 @@ export interface TrainingOptions {
 }
 
 /** Adds all but --data and --out; `rate` is what --lr says of itself. */
-export function addTrainingOptions(command: Command, defaults: { batch: number; rate: string }): Command {
+export function addTrainingOptions(
+  command: Command,
+  defaults: { batch: number | string; rate: string },
+): Command {
   return command
     .option("--context <number>", "tokens of a window (default: 256)", positiveInteger)
     .option("--batch-size <number>", `windows of a step (default: ${defaults.batch})`, positiveInteger)

@@ -1,6 +1,6 @@
 /**
  * The `Linear` that everything multiplies through: dense weights here, coded weights in codec/, adapters
- * later. A Linear owns its buffers on one backend.
+ * over either in adapted-linear.ts. A Linear owns its buffers on one backend.
  */
 import type { Backend, Buffer } from "./backend.js";
 import type { TrainingBackend } from "./training.js";
@@ -16,6 +16,12 @@ export interface Linear {
   /** y [ids.length, inputs] = rows of W: the embedding look-up of a matrix shared with the head. */
   gather(ids: Int32Array, y: Buffer): void;
   free(): void;
+}
+
+/** A Linear that gradients can be taken of. */
+export interface TrainableLinear extends Linear {
+  /** Gradients of `forward`: that of the input into dx, those of what is trained are added to. */
+  backward(training: TrainingBackend, options: LinearBackwardOptions): void;
 }
 
 /** Where the gradients of a dense Linear are added to; what is absent is not trained. */
@@ -47,7 +53,7 @@ export interface LinearBackwardOptions {
 }
 
 /** f32 weights [outputs, inputs]. */
-export class DenseLinear implements Linear {
+export class DenseLinear implements TrainableLinear {
   readonly bytes: number;
   readonly #backend: Backend;
   /** The weights themselves, for programs that change them between calls. */

@@ -4,6 +4,15 @@
  * reader.ts is for folders on disk.
  */
 
+import type { Adapter } from "../adapter/adapter.js";
+import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, parseAdapterConfig } from "../adapter/peft-config.js";
+import {
+  type AdapterLayout,
+  adapterLayout,
+  readAdapter,
+  type StoredMatrix,
+  storedMatrices,
+} from "../adapter/stored.js";
 import { ConfigReader, parseModelConfig, parseTokenIds } from "../checkpoint/architectures.js";
 import type { ByteSource } from "../checkpoint/byte-source.js";
 import type { TokenizerFiles } from "../checkpoint/checkpoint.js";
@@ -43,6 +52,7 @@ export class PocketFolder {
   /** Bytes of the model's weights in 16 bits: 2 x parameters, a tied matrix once, no file header. */
   readonly bytes16: number;
   readonly #plain: ReadonlySet<string>;
+  readonly #adapter: AdapterLayout | undefined;
   readonly #source: FolderSource;
   readonly #files: ReadonlyMap<string, ByteSource>;
   readonly #shards: ReadonlyMap<string, SafetensorsFile>;
@@ -57,6 +67,7 @@ export class PocketFolder {
     this.config = modelConfig(source.name, original, generation);
     this.#plain = new Set(plainTensors(manifest));
     checkModel(source.name, this.config, manifest, this.#plain);
+    if (opened.adapter) this.#adapter = adapterOf(source.name, this.config, manifest, opened.adapter);
     this.#source = source;
     this.#files = opened.files;
     this.#shards = opened.shards;
@@ -87,7 +98,8 @@ export class PocketFolder {
       const config = await json("config.json");
       if (!config) throw new CorruptFileError(`${source.name}: has no config.json in ${MANIFEST_FILE}`);
       const generation = await json("generation_config.json");
-      return new PocketFolder(source, { manifest, files, shards, config, generation });
+      const adapter = manifest.adapter && (await json(ADAPTER_CONFIG));
+      return new PocketFolder(source, { manifest, files, shards, config, generation, adapter });
     } catch (error) {
       await source.close();
       throw error;
@@ -131,6 +143,16 @@ export class PocketFolder {
     return values;
   }
 
+  /** The matrices of the folder's adapter; none where it has none. */
+  get adapterMatrices(): readonly StoredMatrix[] {
+    return this.#adapter ? storedMatrices(this.#adapter) : [];
+  }
+
+  /** The folder's adapter, or null where it has none. */
+  async adapter(): Promise<Adapter | null> {
+    return this.#adapter ? await readAdapter(this.#adapter, (name) => this.#read(name)) : null;
+  }
+
   /** tokenizer.json and tokenizer_config.json, or null where the folder has no tokenizer. */
   async tokenizer(): Promise<TokenizerFiles | null> {
     const tokenizer = this.#files.get("tokenizer.json");
@@ -161,6 +183,8 @@ interface OpenedFiles {
   readonly shards: ReadonlyMap<string, SafetensorsFile>;
   readonly config: JsonObject;
   readonly generation: JsonObject | null;
+  /** adapter_config.json, where the manifest names an adapter. */
+  readonly adapter?: JsonObject | null | undefined;
 }
 
 /** Reads and checks the manifest alone. InputError when the folder has none: it is no PocketLLM folder. */
@@ -233,12 +257,24 @@ export function missingTensor(
   return undefined;
 }
 
-/** Tensors that belong to no coded layer, in the order of the files. */
+/** The adapter's tensors, found right. */
+function adapterOf(folder: string, model: ModelConfig, manifest: Manifest, json: JsonObject): AdapterLayout {
+  const config = parseAdapterConfig(json, `${folder}: ${ADAPTER_CONFIG}`);
+  if (config.bits !== manifest.adapter?.bits)
+    throw new CorruptFileError(
+      `${folder}: ${ADAPTER_CONFIG} and ${MANIFEST_FILE} differ in the bits of the adapter`,
+    );
+  const own = [...manifest.tensors].filter(([, { file }]) => file === ADAPTER_WEIGHTS);
+  return adapterLayout(config, new Map(own), model, `${folder}: ${ADAPTER_WEIGHTS}`);
+}
+
+/** Tensors that belong to no coded layer and to no adapter, in the order of the files. */
 function plainTensors(manifest: Manifest): string[] {
   const coded = new Set<string>();
   for (const [layer, entry] of manifest.layers)
     for (const part of codedEntries(layer, entry)) for (const name of part.names) coded.add(name);
-  return [...manifest.tensors.keys()].filter((name) => !coded.has(name));
+  const adapted = (name: string) => manifest.adapter && manifest.tensors.get(name)!.file === ADAPTER_WEIGHTS;
+  return [...manifest.tensors.keys()].filter((name) => !coded.has(name) && !adapted(name));
 }
 
 /** generation_config.json may name more tokens that end a text, as for checkpoints. */

@@ -94,6 +94,7 @@ export async function verifyFolder(
         try {
           for (const layer of folder.layers.keys()) await attempt(() => folder.coded(layer));
           for (const name of folder.plainNames) await attempt(() => folder.plain(name));
+          await attempt(() => folder.adapter());
         } finally {
           await folder.close();
         }

@@ -4,6 +4,7 @@
  */
 import { mkdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { hashAdapter } from "../adapter/open.js";
 import { FileSource } from "../checkpoint/file-source.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { writeAtomically } from "../checkpoint/safetensors-write.js";
@@ -25,6 +26,8 @@ import { evaluateTasks, type TaskResult } from "./tasks.js";
 export interface RunEvaluationOptions {
   /** Path of a model. */
   readonly model: string;
+  /** Folder of a LoRA adapter in PEFT's form, used on top of the model. */
+  readonly adapter?: string | undefined;
   /** Path of the model to compare with on the text. */
   readonly reference?: string | undefined;
   /** Path of a text, see `readCorpus`. This or tasks, or both. */
@@ -56,6 +59,7 @@ export type ModelIdentity =
 export interface EvaluationReport extends Partial<Evaluation> {
   readonly tasks?: Readonly<Record<string, TaskResult>>;
   readonly model: ModelIdentity;
+  readonly adapter?: { readonly path: string; readonly sha256: string };
   readonly reference?: ModelIdentity;
   readonly text?: InputFile;
   readonly taskFiles?: readonly InputFile[];
@@ -78,8 +82,9 @@ export async function runEvaluation(options: RunEvaluationOptions): Promise<Eval
   const shared = { signal, onProgress, ...(journal && { journal }) };
   let finished = false;
   try {
-    const load = (path: string) => loadModel(path, { threads, signal, onProgress });
-    const model = await load(options.model);
+    const load = (path: string, adapter?: string | undefined) =>
+      loadModel(path, { adapter, threads, signal, onProgress });
+    const model = await load(options.model, options.adapter);
     let report: EvaluationReport;
     try {
       const reference = options.reference === undefined ? undefined : await load(options.reference);
@@ -123,15 +128,19 @@ async function checkWritable(out: string): Promise<void> {
   await mkdir(dirname(out), { recursive: true });
 }
 
-type Provenance = Pick<EvaluationReport, "model" | "reference" | "text" | "taskFiles" | "tool" | "options">;
+type Provenance = Pick<
+  EvaluationReport,
+  "model" | "adapter" | "reference" | "text" | "taskFiles" | "tool" | "options"
+>;
 
 async function describe(options: RunEvaluationOptions): Promise<Provenance> {
-  const { reference, text, tasks = [], signal, onProgress } = options;
+  const { adapter, reference, text, tasks = [], signal, onProgress } = options;
   const { protocol = "default", context, windows, limit, bos } = options;
   onProgress?.({ stage: "hashing the model", done: 0, total: 1 });
   const given = { ...(text !== undefined && { protocol }), context, windows, limit, bos };
   return {
     model: await identify(options.model, signal),
+    ...(adapter !== undefined && { adapter: { path: adapter, sha256: await hashAdapter(adapter) } }),
     ...(reference !== undefined && { reference: await identify(reference, signal) }),
     ...(text !== undefined && { text: (await describeFiles([text]))[0] }),
     ...(tasks.length > 0 && { taskFiles: await describeFiles(tasks) }),
@@ -163,7 +172,7 @@ async function identify(path: string, signal: AbortSignal | undefined): Promise<
 
 async function openJournal(
   { out, journal: folder = out === undefined ? undefined : dirname(out), onNote }: RunEvaluationOptions,
-  { model, reference, ...rest }: Provenance,
+  { model, adapter, reference, ...rest }: Provenance,
 ): Promise<JournalFile | undefined> {
   if (folder === undefined) return undefined;
   // A model that was moved is the same model.
@@ -171,6 +180,7 @@ async function openJournal(
   const described = {
     ...rest,
     model: withoutPath(model),
+    ...(adapter && { adapter: adapter.sha256 }),
     ...(reference && { reference: withoutPath(reference) }),
   };
   const fingerprint = sha256(canonicalJson(described as unknown as JsonValue));

@@ -20,7 +20,7 @@ export interface OpenedModel {
   readonly config: ModelConfig;
   tokenizer(): Promise<TokenizerFiles | null>;
   /** The weights as Linears on `backend`; coded matrices stay coded. */
-  weights(backend: Backend): WeightSource;
+  weights(backend: Backend): WeightSource | Promise<WeightSource>;
   close(): Promise<void>;
 }
 
@@ -58,7 +58,7 @@ export async function assembleModel(
     const tokenizer = createTokenizer(files);
     backend = await createBackend({ threads });
     const owner = backend;
-    const weights = await loadWeights(owner, config, opened.weights(owner), { signal, onProgress });
+    const weights = await loadWeights(owner, config, await opened.weights(owner), { signal, onProgress });
     return {
       config,
       tokenizer,

@@ -1,9 +1,11 @@
 /** Models on disk, by path (Node only). */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { openAdapter } from "../adapter/open.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { openFolder } from "../container/reader.js";
 import { denseSource } from "../transformer/weights.js";
+import { withAdapter } from "./adapted-weights.js";
 import { assembleModel, type LoadModelOptions, type OpenedModel } from "./assemble.js";
 import { folderSource } from "./folder-weights.js";
 import type { LoadedModel } from "./model.js";
@@ -13,8 +15,30 @@ import type { LoadedModel } from "./model.js";
  * Coded weights stay coded in memory. InputError, one line, when that is not possible. Close the model when
  * done: it owns threads.
  */
-export async function loadModel(source: string, options: LoadModelOptions = {}): Promise<LoadedModel> {
-  return await assembleModel(await openModel(source), options);
+export async function loadModel(
+  source: string,
+  { adapter, ...options }: LoadFromDiskOptions = {},
+): Promise<LoadedModel> {
+  const opened = await openModel(source);
+  return await assembleModel(adapter === undefined ? opened : await adapted(opened, adapter), options);
+}
+
+export interface LoadFromDiskOptions extends LoadModelOptions {
+  /** The folder of a LoRA adapter in PEFT's form, used on top of the model and of an adapter that it has. */
+  readonly adapter?: string | undefined;
+}
+
+async function adapted(opened: OpenedModel, folder: string): Promise<OpenedModel> {
+  try {
+    const adapter = await openAdapter(folder, opened.config);
+    return {
+      ...opened,
+      weights: async (backend) => withAdapter(backend, await opened.weights(backend), adapter),
+    };
+  } catch (error) {
+    await opened.close();
+    throw error;
+  }
 }
 
 async function openModel(source: string): Promise<OpenedModel> {

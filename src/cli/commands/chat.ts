@@ -27,9 +27,9 @@ export function registerChat(program: Command): void {
     command,
     'echo "What is two plus two?" | pocketllm chat ./smollm2-10x --temperature 0.7 --top-p 0.95',
     async (context, [source], flags) => {
-      const { threads, system } = flags;
+      const { threads, adapter, system } = flags;
       const { signal, onProgress } = context;
-      const model = await loadModel(source, { threads, context: flags.context, signal, onProgress });
+      const model = await loadModel(source, { adapter, threads, context: flags.context, signal, onProgress });
       try {
         const contextLength = flags.context ?? Math.min(model.contextLength, DEFAULT_CONTEXT);
         const chat = new ChatSession(model, { ...generationOptions(flags), contextLength, system });

@@ -26,6 +26,7 @@ import { planLines } from "../plan-table.js";
 
 interface Options {
   out?: string;
+  adapter?: string;
   target?: string;
   bits?: string;
   divergence?: number;
@@ -73,6 +74,7 @@ export function registerCompress(program: Command): void {
       ).choices(["fast", "balanced", "best"]),
     )
     .option("--time-budget <time>", "of the tuning of --recipe best: 90s, 45m or 2h (default: 1h)", duration)
+    .option("--adapter <dir>", "a LoRA adapter in PEFT's form to merge into the weights first")
     .option("--seed <number>", "seed of everything random", seed, 0)
     .option(
       "--workers <number>",
@@ -94,6 +96,7 @@ export function registerCompress(program: Command): void {
       );
     const common = {
       source,
+      adapter: options.adapter,
       target: options.bits !== undefined ? parseBits(options.bits) : parseTarget(options.target ?? "10x"),
       method: options.method,
       calibration: options.calibration,
@@ -168,7 +171,11 @@ async function toDivergence(
 
 /** A recipe is a word for what other options say: the two must not differ. */
 function checkRecipe(options: Options): void {
-  const { recipe, calibration, dataFree, method, timeBudget, dryRun, divergence } = options;
+  const { recipe, adapter, calibration, dataFree, method, timeBudget, dryRun, divergence } = options;
+  if (adapter !== undefined && (recipe === "best" || divergence !== undefined))
+    throw new UsageError(
+      "--recipe best and --divergence compare with the model without the adapter: give --recipe balanced and a --target with --adapter",
+    );
   if (divergence !== undefined && (!calibration || method !== "trellis" || recipe === "best" || dryRun))
     throw new UsageError(
       "--divergence is for --method trellis with --calibration text, without --recipe best or --dry-run",

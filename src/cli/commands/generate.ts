@@ -20,9 +20,9 @@ export function registerGenerate(program: Command): void {
     command,
     'pocketllm generate ./smollm2-10x --prompt "The capital of France is" --max-tokens 24',
     async (context, [source], flags) => {
-      const { threads, context: contextLength } = flags;
+      const { threads, adapter, context: contextLength } = flags;
       const { signal, onProgress } = context;
-      const model = await loadModel(source, { threads, context: contextLength, signal, onProgress });
+      const model = await loadModel(source, { adapter, threads, context: contextLength, signal, onProgress });
       try {
         let text = "";
         let end: EndEvent | undefined;

@@ -4,7 +4,7 @@
  */
 import type { Backend, Buffer, ByteBuffer, TrellisWeights } from "../../compute/backend.js";
 import type { Linear } from "../../compute/linear.js";
-import { upload } from "../../compute/upload.js";
+import { grown, upload } from "../../compute/upload.js";
 import type { CodedMatrix } from "../coded.js";
 import { distinctWidths } from "./code.js";
 import { windowMap } from "./maps.js";
@@ -83,7 +83,7 @@ export class TrellisLinear implements Linear {
 
   forward(x: Buffer, y: Buffer, tokens: number): void {
     const backend = this.#backend;
-    this.#rotated = this.#grown(this.#rotated, tokens * this.inputs);
+    this.#rotated = grown(backend, this.#rotated, tokens * this.inputs);
     this.#rotation.rotate(x, this.#rotated, tokens, false);
     backend.trellisMatmul(this.#rotated, this.#weights, y, tokens);
     if (this.#bias) backend.add(y, this.#repeatedBias(this.#bias, tokens), tokens * this.outputs);
@@ -104,14 +104,8 @@ export class TrellisLinear implements Linear {
 
   #repeatedBias(bias: Float32Array, tokens: number): Buffer {
     if (this.#biases && this.#biases.length >= tokens * bias.length) return this.#biases;
-    this.#biases = this.#grown(this.#biases, tokens * bias.length);
+    this.#biases = grown(this.#backend, this.#biases, tokens * bias.length);
     for (let t = 0; t < tokens; t++) this.#backend.write(this.#biases, bias, t * bias.length);
     return this.#biases;
-  }
-
-  #grown(buffer: Buffer | undefined, length: number): Buffer {
-    if (buffer && buffer.length >= length) return buffer;
-    if (buffer) this.#backend.free(buffer);
-    return this.#backend.allocate(length);
   }
 }
