@@ -11,7 +11,8 @@ import type { OnProgress } from "../progress.js";
 import { createTokenizer } from "../text/tokenizer.js";
 import { TransformerSession } from "../transformer/session.js";
 import { freeWeights, loadWeights, type WeightSource, weightBytes } from "../transformer/weights.js";
-import type { LoadedModel } from "./model.js";
+import { generate } from "./generate.js";
+import type { LoadedModel } from "./loaded-model.js";
 
 /** What is needed of an opened checkpoint or PocketLLM folder. */
 export interface OpenedModel {
@@ -21,15 +22,23 @@ export interface OpenedModel {
   tokenizer(): Promise<TokenizerFiles | null>;
   /** The weights as Linears on `backend`; coded matrices stay coded. */
   weights(backend: Backend): WeightSource;
+  /** Reading reports its own progress, in bytes of a download. */
+  readonly reportsProgress?: boolean;
   close(): Promise<void>;
 }
 
 export interface LoadModelOptions {
-  /** Threads to compute with. Default: the cores, at most 8. */
+  /**
+   * Threads to compute with, the calling one included. Default: the cores, at most 8. Always one in a page that
+   * is not cross-origin isolated.
+   */
   readonly threads?: number | undefined;
   /** Longest sequence in tokens. Default and most: the model's own context. */
   readonly context?: number | undefined;
+  /** Keep what is downloaded from a URL in the browser's Cache Storage for the next visit. Default false. */
+  readonly cache?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Stages "downloading" (bytes, from a URL) and "loading weights" (layers, from elsewhere). */
   readonly onProgress?: OnProgress | undefined;
 }
 
@@ -58,11 +67,15 @@ export async function assembleModel(
     const tokenizer = createTokenizer(files);
     backend = await createBackend({ threads });
     const owner = backend;
-    const weights = await loadWeights(owner, config, opened.weights(owner), { signal, onProgress });
-    return {
+    const weights = await loadWeights(owner, config, opened.weights(owner), {
+      signal,
+      onProgress: opened.reportsProgress ? undefined : onProgress,
+    });
+    const model: LoadedModel = {
       config,
       tokenizer,
       contextLength,
+      threads: owner.threads,
       bytes: weightBytes(weights),
       loadSeconds: (performance.now() - started) / 1000,
       createSession(capacity) {
@@ -70,11 +83,13 @@ export async function assembleModel(
           throw new InputError(`${capacity} tokens are more than the context of ${contextLength}`);
         return new TransformerSession(owner, weights, capacity);
       },
+      generate: (prompt, options) => generate(model, prompt, options),
       async close() {
         freeWeights(owner, weights);
         await owner.close();
       },
     };
+    return model;
   } catch (error) {
     await backend?.close();
     throw error;

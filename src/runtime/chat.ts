@@ -4,7 +4,7 @@
  */
 import { InputError } from "../errors.js";
 import { type ChatMessage, NO_CHAT_TEMPLATE } from "../text/chat-template.js";
-import { type GenerateEvent, type GenerateOptions, generate } from "./generate.js";
+import { encodePrompt, type GenerateEvent, type GenerateOptions, generate } from "./generate.js";
 import type { LanguageModel } from "./model.js";
 import { PrefixCache } from "./prefix-cache.js";
 
@@ -50,9 +50,7 @@ export class ChatSession {
   ): AsyncGenerator<GenerateEvent, void> {
     const { tokenizer } = this.#model;
     const question: ChatMessage = { role: "user", content };
-    const text = tokenizer.applyChatTemplate([...this.messages, question]);
-    // The template writes BOS itself where the model wants one.
-    const ids = tokenizer.encode(text, { addSpecialTokens: false });
+    const { ids } = encodePrompt(tokenizer, [...this.messages, question]);
     const room = this.#cache.capacity - ids.length;
     if (room < 1) {
       throw new InputError(

@@ -24,7 +24,7 @@ test("generates until the end of the text and frees its session", async () => {
   const { text, tokens, end } = await collect(model, "u");
   assert.equal(text, "vwxyz");
   assert.deepEqual(
-    tokens.map(({ id }) => String.fromCharCode(id)),
+    tokens.map(({ token }) => String.fromCharCode(token)),
     ["v", "w", "x", "y", "z"],
   );
   for (const { logprob } of tokens) assert.ok(logprob! < 0 && logprob! > -1e-5);
@@ -154,7 +154,7 @@ test("what does not fit the context is refused before any work, with the numbers
 test("the same seed gives the same text, another one another", async () => {
   const run = async (seed: number) =>
     (await collect(alphabetModel(), "a", { temperature: 30, maxTokens: 40, seed })).tokens.map(
-      ({ id }) => id,
+      ({ token }) => token,
     );
   assert.deepEqual(await run(1), await run(1));
   assert.notDeepEqual(await run(1), await run(2));

@@ -3,6 +3,8 @@
  * terminals.
  */
 import { InputError, UsageError } from "../errors.js";
+import type { ChatMessage } from "../text/chat-template.js";
+import type { Tokenizer } from "../text/tokenizer.js";
 import { eventLoopTurn } from "./event-loop.js";
 import type { LanguageModel } from "./model.js";
 import { PrefixCache } from "./prefix-cache.js";
@@ -28,7 +30,7 @@ export interface GenerateOptions extends SamplingOptions {
   readonly cache?: PrefixCache;
   /**
    * Whether the answer is a text of its own (a chat turn), whose first word has no leading space, or
-   * continues the prompt (default).
+   * continues the prompt. Default: true for a conversation only.
    */
   readonly answer?: boolean;
 }
@@ -38,11 +40,14 @@ export type FinishReason = "stop" | "length" | "abort";
 /** One generated token. The texts of all events joined are the generated text. */
 export interface TokenEvent {
   readonly type: "token";
-  readonly id: number;
+  /** The token's id. */
+  readonly token: number;
   /** Text that has become certain: empty while a character or a possible stop string is incomplete. */
   readonly text: string;
   /** Natural log of the model's probability of the token, or null where `logprobs` is off. */
   readonly logprob: number | null;
+  /** From the start of `generate` to this token, in seconds. */
+  readonly seconds: number;
 }
 
 /** The last event of every stream. */
@@ -68,18 +73,22 @@ export interface EndEvent {
 
 export type GenerateEvent = TokenEvent | EndEvent;
 
+/** Text, encoded with the special tokens that the tokenizer adds; token ids as they are; or a conversation. */
+export type Prompt = string | readonly number[] | readonly ChatMessage[];
+
 /**
- * Generates from `prompt`: text, encoded with the special tokens that the tokenizer adds, or token ids as
- * they are. Throws InputError before any work for an empty prompt or one that leaves no room for `maxTokens`
+ * Generates what follows `prompt`; a conversation goes through the model's chat template, and its answer is a
+ * text of its own. Throws InputError before any work for an empty prompt or one that leaves no room for `maxTokens`
  * in the context, UsageError for options out of range.
  */
 export async function* generate(
   model: LanguageModel,
-  prompt: string | readonly number[],
+  prompt: Prompt,
   options: GenerateOptions = {},
 ): AsyncGenerator<GenerateEvent, void> {
-  const { signal, stop = [], answer = false } = options;
-  const ids = typeof prompt === "string" ? model.tokenizer.encode(prompt) : [...prompt];
+  const { signal, stop = [] } = options;
+  const { ids, conversation } = encodePrompt(model.tokenizer, prompt);
+  const answer = options.answer ?? conversation;
   const sampler = new Sampler(options);
   const maxTokens = roomForAnswer(model, ids.length, options);
   const endIds = endTokenIds(model);
@@ -107,7 +116,7 @@ export async function* generate(
       tokens++;
       const { text, stopped } = matcher.push(detokenizer.push(id));
       const yielded = performance.now();
-      yield { type: "token", id, text, logprob };
+      yield { type: "token", token: id, text, logprob, seconds: (yielded - start) / 1000 };
       idle += performance.now() - yielded;
       if (stopped || tokens === maxTokens) {
         finishReason = stopped ? "stop" : "length";
@@ -133,6 +142,19 @@ export async function* generate(
   } finally {
     if (!options.cache) cache.free();
   }
+}
+
+/** The prompt's token ids. InputError for a conversation with a model that has no chat template. */
+export function encodePrompt(tokenizer: Tokenizer, prompt: Prompt): { ids: number[]; conversation: boolean } {
+  if (typeof prompt === "string") return { ids: tokenizer.encode(prompt), conversation: false };
+  if (isTokenIds(prompt)) return { ids: [...prompt], conversation: false };
+  // The template writes BOS itself where the model wants one.
+  const ids = tokenizer.encode(tokenizer.applyChatTemplate(prompt), { addSpecialTokens: false });
+  return { ids, conversation: true };
+}
+
+function isTokenIds(prompt: readonly number[] | readonly ChatMessage[]): prompt is readonly number[] {
+  return typeof prompt[0] !== "object";
 }
 
 /** Appends `ids` to the cache in chunks; the logits after the last one, or null once the signal is aborted. */

@@ -13,7 +13,7 @@ import { largestDifference } from "../transformer/tiny-model.test.util.js";
 import { loadDenseWeights } from "../transformer/weights.js";
 import type { LoadModelOptions } from "./assemble.js";
 import { loadModel } from "./load.js";
-import type { LoadedModel } from "./model.js";
+import type { LoadedModel } from "./loaded-model.js";
 import { topIds } from "./ranking.js";
 import { POCKET_STORIES, sharedPath } from "./real-models.test.util.js";
 

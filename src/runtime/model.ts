@@ -36,12 +36,3 @@ export interface LanguageModel {
   /** `capacity` in tokens, 1 ... contextLength; InputError otherwise, or when memory does not suffice. */
   createSession(capacity: number): Session;
 }
-
-/** A model in memory, as `loadModel` returns it. */
-export interface LoadedModel extends LanguageModel {
-  /** Bytes of memory that the weights hold. */
-  readonly bytes: number;
-  readonly loadSeconds: number;
-  /** Frees weights and worker threads; open sessions are gone with them. */
-  close(): Promise<void>;
-}
