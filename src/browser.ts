@@ -11,6 +11,7 @@ export {
   type GenerateEvent,
   type GenerateOptions,
   generate,
+  type OnContextFull,
   type Prompt,
   type TokenEvent,
 } from "./runtime/generate.js";
@@ -22,3 +23,4 @@ export { Sampler, type SamplingOptions } from "./runtime/sampling.js";
 export type { ModelSource } from "./runtime/source.js";
 export type { ChatMessage } from "./text/chat-template.js";
 export { createTokenizer, type Tokenizer } from "./text/tokenizer.js";
+export type { CacheFormat } from "./transformer/kv-cache.js";

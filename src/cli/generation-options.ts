@@ -1,6 +1,8 @@
 /** The options of every command that generates text: how tokens are chosen, where text ends, the machine. */
-import { type Command, InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import type { OnContextFull } from "../runtime/generate.js";
 import type { SamplingOptions } from "../runtime/sampling.js";
+import { CACHE_FORMATS, type CacheFormat } from "../transformer/kv-cache.js";
 import { collect, nonNegativeInteger, nonNegativeNumber, positiveInteger } from "./command.js";
 
 /** What commander makes of them; undefined where an option has no default. */
@@ -12,6 +14,8 @@ export interface GenerationFlags
   readonly maxTokens: number;
   readonly threads?: number;
   readonly context?: number;
+  readonly onContextFull: OnContextFull;
+  readonly kvCache: CacheFormat;
 }
 
 export function addGenerationOptions(command: Command, maxTokens: number): Command {
@@ -30,13 +34,37 @@ export function addGenerationOptions(command: Command, maxTokens: number): Comma
     .option("--seed <n>", "same seed, same text", nonNegativeInteger, 0)
     .option("--stop <text>", "end before this text; may be given several times", collect)
     .option("--threads <n>", "threads to compute with (default: the cores)", positiveInteger)
-    .option("--context <n>", "longest sequence in tokens (default: the model's)", positiveInteger);
+    .option("--context <n>", "longest sequence in tokens (default: the model's)", positiveInteger)
+    .addOption(
+      new Option("--on-context-full <action>", "refuse what does not fit, or shift: forget the older half")
+        .choices(["refuse", "shift"])
+        .default("refuse"),
+    )
+    .addOption(kvCacheOption("f16"));
+}
+
+/** How keys and values are stored, for every command that runs a model. */
+export function kvCacheOption(standard: CacheFormat): Option {
+  return new Option("--kv-cache <format>", "how keys and values of past tokens are stored")
+    .choices(CACHE_FORMATS)
+    .default(standard);
 }
 
 /** The part of the flags that `generate` takes. Log-probabilities are not shown, so not computed. */
 export function generationOptions(flags: GenerationFlags) {
-  const { temperature, topK, topP, minP, repetitionPenalty, seed, stop = [], maxTokens } = flags;
-  return { temperature, topK, topP, minP, repetitionPenalty, seed, stop, maxTokens, logprobs: false };
+  const {
+    temperature,
+    topK,
+    topP,
+    minP,
+    repetitionPenalty,
+    seed,
+    stop = [],
+    maxTokens,
+    onContextFull,
+  } = flags;
+  const sampling = { temperature, topK, topP, minP, repetitionPenalty, seed, logprobs: false };
+  return { ...sampling, stop, maxTokens, onContextFull };
 }
 
 function share(value: string): number {

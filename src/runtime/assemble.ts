@@ -6,9 +6,10 @@ import type { TokenizerFiles } from "../checkpoint/checkpoint.js";
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend } from "../compute/backend.js";
 import { createBackend } from "../compute/create.js";
-import { InputError } from "../errors.js";
+import { InputError, UsageError } from "../errors.js";
 import type { OnProgress } from "../progress.js";
 import { createTokenizer } from "../text/tokenizer.js";
+import { CACHE_FORMATS, type CacheFormat } from "../transformer/kv-cache.js";
 import { TransformerSession } from "../transformer/session.js";
 import { freeWeights, loadWeights, type WeightSource, weightBytes } from "../transformer/weights.js";
 import { generate } from "./generate.js";
@@ -35,6 +36,8 @@ export interface LoadModelOptions {
   readonly threads?: number | undefined;
   /** Longest sequence in tokens. Default and most: the model's own context. */
   readonly context?: number | undefined;
+  /** How keys and values of past tokens are stored: "f16" (default), "f32" or "int8". */
+  readonly kvCache?: CacheFormat | undefined;
   /** Keep what is downloaded from a URL in the browser's Cache Storage for the next visit. Default false. */
   readonly cache?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -48,7 +51,7 @@ export interface LoadModelOptions {
  */
 export async function assembleModel(
   opened: OpenedModel,
-  { threads, context, signal, onProgress }: LoadModelOptions = {},
+  { threads, context, kvCache = "f16", signal, onProgress }: LoadModelOptions = {},
 ): Promise<LoadedModel> {
   const started = performance.now();
   const { source, config } = opened;
@@ -59,6 +62,8 @@ export async function assembleModel(
       throw new InputError(
         `${source}: a context of ${contextLength} tokens is longer than the model's: give ${config.contextLength} or less`,
       );
+    if (!CACHE_FORMATS.includes(kvCache))
+      throw new UsageError(`the KV cache can be ${CACHE_FORMATS.join(", ")}, not ${kvCache}`);
     const files = await opened.tokenizer();
     if (!files)
       throw new InputError(
@@ -81,7 +86,7 @@ export async function assembleModel(
       createSession(capacity) {
         if (capacity > contextLength)
           throw new InputError(`${capacity} tokens are more than the context of ${contextLength}`);
-        return new TransformerSession(owner, weights, capacity);
+        return new TransformerSession(owner, weights, capacity, kvCache);
       },
       generate: (prompt, options) => generate(model, prompt, options),
       async close() {

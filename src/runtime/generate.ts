@@ -11,14 +11,28 @@ import { PrefixCache } from "./prefix-cache.js";
 import { Sampler, type SamplingOptions } from "./sampling.js";
 import { StopMatcher } from "./stop.js";
 
+/**
+ * What to do when prompt and answer fill the context: refuse what would not fit beforehand, or forget the older
+ * half of the text, its first tokens apart, whenever it is full.
+ */
+export type OnContextFull = "refuse" | "shift";
+
+/**
+ * Tokens at the beginning that a shift keeps: attention that has nothing to look at goes to them, and a model that
+ * loses them breaks down ("attention sinks", arXiv 2309.17453, section 3.1: four suffice).
+ */
+const SINK_TOKENS = 4;
+
 /** Prompt tokens run between two looks at `signal`. The transformer's own chunk, so nothing is lost. */
 const PREFILL_CHUNK = 512;
 
 export interface GenerateOptions extends SamplingOptions {
-  /** Tokens to generate at most. Default: until the context is full. */
+  /** Tokens to generate at most. Default: until the context is full; without limit where it shifts. */
   readonly maxTokens?: number | undefined;
   /** Longest sequence, prompt and answer; default and upper limit: the model's context length. */
   readonly contextLength?: number | undefined;
+  /** Default "refuse". A prompt that does not fit is refused in any case. */
+  readonly onContextFull?: OnContextFull | undefined;
   /** Strings that end the text; they are not part of it. */
   readonly stop?: readonly string[];
   /** Ends the stream with finishReason "abort", once the chunk or token being computed is done. */
@@ -90,11 +104,11 @@ export async function* generate(
   const { ids, conversation } = encodePrompt(model.tokenizer, prompt);
   const answer = options.answer ?? conversation;
   const sampler = new Sampler(options);
-  const maxTokens = roomForAnswer(model, ids.length, options);
+  const { maxTokens, capacity } = roomForAnswer(model, ids.length, options);
   const endIds = endTokenIds(model);
   const detokenizer = model.tokenizer.createDetokenizer({ startOfText: answer });
   const matcher = new StopMatcher(stop);
-  const cache = options.cache ?? new PrefixCache(model.createSession(ids.length + maxTokens));
+  const cache = options.cache ?? new PrefixCache(model.createSession(capacity));
   sampler.observe(ids);
   try {
     const start = performance.now();
@@ -122,6 +136,7 @@ export async function* generate(
         finishReason = stopped ? "stop" : "length";
         break;
       }
+      if (cache.length === capacity) makeRoom(cache);
       logits = await run(cache, [id], signal);
       if (logits) decoded++;
     }
@@ -172,9 +187,21 @@ async function run(
   return signal?.aborted ? null : logits;
 }
 
-/** How many tokens may be generated after a prompt of this length. */
-function roomForAnswer(model: LanguageModel, promptTokens: number, options: GenerateOptions): number {
-  const { maxTokens, contextLength = model.contextLength, cache } = options;
+/** Forgets the older half of the tokens, the first ones apart. */
+function makeRoom(cache: PrefixCache): void {
+  const keep = Math.min(SINK_TOKENS, cache.length >> 1);
+  cache.shift(keep, Math.ceil((cache.length - keep) / 2));
+}
+
+/** How many tokens may be generated after a prompt of this length, and how many the KV cache holds. */
+function roomForAnswer(
+  model: LanguageModel,
+  promptTokens: number,
+  options: GenerateOptions,
+): { maxTokens: number; capacity: number } {
+  const { maxTokens, contextLength = model.contextLength, cache, onContextFull = "refuse" } = options;
+  if (onContextFull !== "refuse" && onContextFull !== "shift")
+    throw new UsageError(`a full context can be "refuse" or "shift", not ${onContextFull}`);
   if (!Number.isSafeInteger(contextLength) || contextLength < 1 || contextLength > model.contextLength) {
     throw new UsageError(
       `a context of ${contextLength} tokens is not possible: the model's is 1 to ${model.contextLength}`,
@@ -191,13 +218,18 @@ function roomForAnswer(model: LanguageModel, promptTokens: number, options: Gene
       `the prompt has ${promptTokens} tokens and the context holds ${limit}: shorten the prompt`,
     );
   }
+  if (onContextFull === "shift") {
+    const wanted = maxTokens ?? Number.POSITIVE_INFINITY;
+    return { maxTokens: wanted, capacity: Math.min(limit, promptTokens + wanted) };
+  }
   if (maxTokens !== undefined && maxTokens > room) {
     throw new InputError(
       `a prompt of ${promptTokens} tokens and ${maxTokens} new ones exceed the context of ${limit}: ` +
-        `shorten the prompt or ask for at most ${room} new tokens`,
+        `shorten the prompt, ask for at most ${room} new tokens, or let the context shift`,
     );
   }
-  return maxTokens ?? room;
+  const tokens = maxTokens ?? room;
+  return { maxTokens: tokens, capacity: cache?.capacity ?? promptTokens + tokens };
 }
 
 /** Every token that ends a text: the configuration's and the tokenizer's. */
