@@ -1,6 +1,6 @@
 /**
- * A PocketLLM folder on a web server as a FolderSource, in a browser or in Node. Weight files are read while
- * they arrive, other files whole and against their hash. With `cache` files are kept in Cache Storage under
+ * A PocketLLM folder on a web server as a FolderSource, in a browser or in Node. Files are fetched when they are
+ * read, and read while they arrive; the folder checks hashes, as on disk. With `cache` files are kept in Cache Storage under
  * their hashes and loading again asks the server for the manifest only, or for nothing where it cannot be reached.
  */
 import { bytesSource } from "../checkpoint/byte-source.js";
@@ -16,7 +16,7 @@ export interface FolderAtUrlOptions {
   /** Keep the files for the next time. Default false. InputError where there is no Cache Storage. */
   readonly cache?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Stage "downloading", in bytes of what comes over the network. */
+  /** Stage "downloading", in bytes over the network; the total is that of the files begun so far. */
   readonly onProgress?: OnProgress | undefined;
 }
 
@@ -58,15 +58,9 @@ class FolderAtUrl implements FolderSource {
       const bytes = await this.#manifest(url);
       return bytes && bytesSource(bytes, url);
     }
-    this.#total += listed.bytes;
-    if (file.endsWith(".safetensors")) {
-      const source = new StreamedSource(url, listed.bytes, () => this.#stream(url, listed));
-      this.#streams.push(source);
-      return source;
-    }
-    // Checked against its hash by the folder, as on disk.
-    const response = await this.#cachedOrFetched(url, listed);
-    return response && bytesSource(await readBody(response, listed.bytes, url), url);
+    const source = new StreamedSource(url, listed.bytes, () => this.#stream(url, listed));
+    this.#streams.push(source);
+    return source;
   }
 
   async close(): Promise<void> {
@@ -111,6 +105,7 @@ class FolderAtUrl implements FolderSource {
   }
 
   async #stream(url: string, listed: FileEntry): Promise<ByteStream> {
+    this.#total += listed.bytes;
     const response = await this.#cachedOrFetched(url, listed);
     if (!response?.body) throw new CorruptFileError(`${url}: is missing, but ${MANIFEST_FILE} lists it`);
     return response.body;

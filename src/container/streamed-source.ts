@@ -5,7 +5,7 @@
  * read once.
  */
 import { type ByteSource, checkRange } from "../checkpoint/byte-source.js";
-import { CorruptFileError } from "../errors.js";
+import { CorruptFileError, InputError } from "../errors.js";
 
 /** Bytes that were passed over, from `offset` of the file on; `left` of them were not read yet. */
 interface Kept {
@@ -71,7 +71,7 @@ export class StreamedSource implements ByteSource {
   /** The next `length` bytes of the stream. */
   async #take(length: number): Promise<Uint8Array> {
     this.#reader ??= (await this.#open()).getReader();
-    const out = new Uint8Array(length);
+    const out = this.#allocate(length);
     for (let done = 0; done < length; ) {
       if (this.#piece.length === 0) {
         const { value, done: ended } = await this.#reader.read();
@@ -88,5 +88,14 @@ export class StreamedSource implements ByteSource {
     }
     this.#position += length;
     return out;
+  }
+
+  /** The manifest's sizes are bounded, but nobody has seen yet that the file has them. */
+  #allocate(length: number): Uint8Array {
+    try {
+      return new Uint8Array(length);
+    } catch (error) {
+      throw new InputError(`${this.name}: ${length} bytes at once do not fit into memory`, { cause: error });
+    }
   }
 }
