@@ -3,9 +3,10 @@
 // rows of one problem: row r is token r / group, head r % group of the group. Blocks of keys start at
 // multiples of KEYS, so a row's result does not depend on which rows it is computed with.
 
+import { addHalves, scoreHalves } from "./attention-half";
 import { multiplyTransposed } from "./gemm";
 import { rowOf } from "./heads";
-import { packedRowBytes, unpackRows } from "./kv-cache";
+import { F16, packedRowBytes, unpackRows } from "./kv-cache";
 import { multiplyAccumulate } from "./outer";
 import { exp1, expShifted, maximum, scale } from "./softmax";
 import { f32Bytes, zero } from "./vector";
@@ -66,15 +67,19 @@ export function attention(
     zero(out, count * headSize);
 
     const firstKey = max(0, position + row0 / group - window + 1);
+    const direct = format == F16 && count > 1 && count <= 4 && (headSize & 7) == 0;
     const endKey = position + (row0 + count - 1) / group + 1;
     for (let key = firstKey & ~(KEYS - 1); key < endKey; key += KEYS) {
       const length = min(KEYS, endKey - key);
       let block = headKeys + <usize>key * kvStride;
-      if (format != 0) {
-        unpackRows(block, kvStride, unpacked, format, headSize, length);
-        block = unpacked;
+      if (direct) scoreHalves(q, block, kvStride, scores, f32Bytes(KEYS), count, headSize, length);
+      else {
+        if (format != 0) {
+          unpackRows(block, kvStride, unpacked, format, headSize, length);
+          block = unpacked;
+        }
+        multiplyTransposed(q, size, block, blockStride, scores, f32Bytes(KEYS), count, headSize, length, false);
       }
-      multiplyTransposed(q, size, block, blockStride, scores, f32Bytes(KEYS), count, headSize, length, false);
       for (let r = 0; r < count; r++) {
         const last = position + (row0 + r) / group;
         weigh(
@@ -89,11 +94,14 @@ export function attention(
         );
       }
       block = headValues + <usize>key * kvStride;
-      if (format != 0) {
-        unpackRows(block, kvStride, unpacked, format, headSize, length);
-        block = unpacked;
+      if (direct) addHalves(scores, f32Bytes(KEYS), block, kvStride, out, count, headSize, length);
+      else {
+        if (format != 0) {
+          unpackRows(block, kvStride, unpacked, format, headSize, length);
+          block = unpacked;
+        }
+        multiplyAccumulate(scores, f32Bytes(KEYS), 4, block, blockStride, out, size, count, headSize, length);
       }
-      multiplyAccumulate(scores, f32Bytes(KEYS), 4, block, blockStride, out, size, count, headSize, length);
     }
     for (let r = 0; r < count; r++) {
       const from = out + <usize>r * size;

@@ -3,7 +3,7 @@
 
 import { f32Bytes } from "./vector";
 
-const F16: i32 = 1;
+export const F16: i32 = 1;
 
 /** Bytes of a row, a multiple of 4. */
 export function packedRowBytes(format: i32, headSize: i32): usize {
@@ -59,14 +59,30 @@ function packHalf(x: usize, y: usize, count: i32): void {
   }
 }
 
+/** The first four of eight halves as f32. */
+// @ts-ignore: decorator
+@inline
+export function unpackFour(halves: v128): v128 {
+  return toFloats(i32x4.extend_low_i16x8_s(halves));
+}
+
+/** The last four. */
+// @ts-ignore: decorator
+@inline
+export function unpackFourHigh(halves: v128): v128 {
+  return toFloats(i32x4.extend_high_i16x8_s(halves));
+}
+
+/** Exponent and fraction moved to f32's places stand for 2^-112 of the number, subnormals included. */
+// @ts-ignore: decorator
+@inline
+function toFloats(halves: v128): v128 {
+  const bits = v128.and(i32x4.shl(halves, 13), i32x4.splat(0x8fffffff));
+  return f32x4.mul(bits, f32x4.splat(reinterpret<f32>(0x77800000)));
+}
+
 function unpackHalf(x: usize, y: usize, count: i32): void {
-  // Exponent and fraction moved to f32's places stand for 2^-112 of the number, subnormals included.
-  const mask = i32x4.splat(0x8fffffff);
-  const factor = f32x4.splat(reinterpret<f32>(0x77800000));
-  for (; count >= 4; count -= 4, x += 8, y += 16) {
-    const bits = i32x4.shl(i32x4.extend_low_i16x8_s(v128.load64_zero(x)), 13);
-    v128.store(y, f32x4.mul(v128.and(bits, mask), factor));
-  }
+  for (; count >= 4; count -= 4, x += 8, y += 16) v128.store(y, unpackFour(v128.load64_zero(x)));
   for (; count > 0; count--, x += 2, y += 4) {
     const bits = ((<i32>load<i16>(x)) << 13) & 0x8fffffff;
     store<f32>(y, reinterpret<f32>(bits) * reinterpret<f32>(0x77800000));
