@@ -4,6 +4,7 @@
 // them made it. Not exported from the module. Unused rows point to the first one and are not stored.
 
 import { unpackFour, unpackFourHigh } from "./kv-cache";
+import { add8 } from "./outer";
 import { f32Bytes, multiplyAdd, sumLanes } from "./vector";
 
 /** scores [rows, pitch bytes] = q [rows, headSize] keysᵀ for `length` keys, `stride` bytes apart. */
@@ -95,11 +96,4 @@ export function addHalves(
     if (rows > 2) add8(out + 2 * size + at, a2, b2);
     if (rows > 3) add8(out + 3 * size + at, a3, b3);
   }
-}
-
-// @ts-ignore: decorator
-@inline
-function add8(c: usize, low: v128, high: v128): void {
-  v128.store(c, f32x4.add(v128.load(c), low));
-  v128.store(c, f32x4.add(v128.load(c, 16), high), 16);
 }

@@ -23,6 +23,7 @@ import {
   checkRotation,
 } from "../checks.js";
 import { packedRowBytes } from "../kv-format.js";
+import { PACKED_FORMATS, planAttention } from "./attention.js";
 import { addressOf, WasmBuffer, WasmByteBuffer } from "./buffers.js";
 import { WasmRuntime, type WasmRuntimeOptions } from "./runtime.js";
 import { LOOKUP_SUM_BYTES, SCRATCH_BYTES, trellisPlan } from "./trellis.js";
@@ -31,16 +32,6 @@ import { WorkingArea } from "./working-area.js";
 
 /** Kernels read codes 16 at a time, past the last row. */
 const BYTE_PADDING = 16;
-/** Keys of one block of attention (KEYS in kernels/attention.ts). */
-const ATTENTION_KEYS = 64;
-const ATTENTION_ROWS = 16;
-/**
- * Unpacking a block costs about as much as two rows: 512 tokens of 9 heads of 64 take 30.0 ms with f32, 36.1 with
- * f16 in tasks of 16 rows and 30.5 in tasks of 64.
- */
-const PACKED_ATTENTION_ROWS = 64;
-/** Formats of keys and values by their numbers in kernels/kv-cache.ts; 0 is f32. */
-const PACKED_FORMATS = { f16: 1, int8: 2 } as const;
 /** Tokens summed in registers before they are added to a Gram matrix: panels of 8 columns stay in L1. */
 const GRAM_TOKENS = 256;
 /** Up to here, looking products up for each token beats decoding once: see bench/gemm.mjs. */
@@ -162,27 +153,16 @@ export class WasmBackend implements Backend {
 
   attention(options: AttentionOptions): void {
     checkAttention(options);
-    const { tokens, position, heads, kvHeads, headSize, scale } = options;
-    const span = Math.min(position + tokens, options.window ?? Number.POSITIVE_INFINITY);
-    const threads = threadsFor(tokens * span * heads * headSize, this.threads);
-    // Rows share the loads of a block of keys, but few tasks would leave a thread without work.
-    const rows = (tokens * heads) / kvHeads;
-    const enoughTasks = (perTask: number) => kvHeads * Math.ceil(rows / perTask) >= 4 * threads;
-    const { packed } = options;
-    const perTask = packed ? [PACKED_ATTENTION_ROWS, ATTENTION_ROWS, 4] : [ATTENTION_ROWS, 4];
-    const rowsPerTask = perTask.find(enoughTasks) ?? (packed ? Math.min(rows, 4) : 1);
-    const unpacked = packed ? ATTENTION_KEYS * headSize : 0;
-    const threadBytes = 4 * (rowsPerTask * (2 * headSize + ATTENTION_KEYS + 2) + unpacked);
-    const pitch = Math.ceil(threadBytes / 64) * 64;
-    const area = this.#area.reserve(threads * pitch);
+    const { threads, rowsPerTask, threadBytes, format } = planAttention(options, this.threads);
+    const area = this.#area.reserve(threads * threadBytes);
     const { query, keys, values, y } = options;
     const pointers = [query, keys, values, y].map((buffer) => addressOf(this, buffer));
+    const { tokens, position, heads, kvHeads, headSize, scale } = options;
     const window = Math.min(options.window ?? 0x7fffffff, 0x7fffffff);
-    const format = packed ? PACKED_FORMATS[packed] : 0;
     const sizes = [tokens, position, heads, kvHeads, headSize, scale, window, format, rowsPerTask];
     this.runtime.parallel(
       "attention",
-      Array.from({ length: threads }, (_, t) => [...pointers, ...sizes, area + t * pitch, t, threads]),
+      Array.from({ length: threads }, (_, t) => [...pointers, ...sizes, area + t * threadBytes, t, threads]),
     );
   }
 
