@@ -15,7 +15,7 @@ export interface GenerationFlags
   readonly threads?: number;
   readonly context?: number;
   readonly onContextFull: OnContextFull;
-  readonly kvCache: CacheFormat;
+  readonly kvCache?: CacheFormat;
 }
 
 export function addGenerationOptions(command: Command, maxTokens: number): Command {
@@ -40,14 +40,15 @@ export function addGenerationOptions(command: Command, maxTokens: number): Comma
         .choices(["refuse", "shift"])
         .default("refuse"),
     )
-    .addOption(kvCacheOption("f16"));
+    .addOption(kvCacheOption());
 }
 
-/** How keys and values are stored, for every command that runs a model. */
-export function kvCacheOption(standard: CacheFormat): Option {
-  return new Option("--kv-cache <format>", "how keys and values of past tokens are stored")
-    .choices(CACHE_FORMATS)
-    .default(standard);
+/** How keys and values are stored, for every command that runs a model; `eval` has f32 where none is given. */
+export function kvCacheOption(): Option {
+  return new Option(
+    "--kv-cache <format>",
+    "how keys and values of past tokens are stored (default: f16, to measure f32)",
+  ).choices(CACHE_FORMATS);
 }
 
 /** The part of the flags that `generate` takes. Log-probabilities are not shown, so not computed. */

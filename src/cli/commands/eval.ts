@@ -19,7 +19,7 @@ interface EvalOptions {
   readonly out?: string;
   readonly journal?: string;
   readonly threads?: number;
-  readonly kvCache: CacheFormat;
+  readonly kvCache?: CacheFormat;
 }
 
 export function registerEval(program: Command): void {
@@ -55,7 +55,7 @@ export function registerEval(program: Command): void {
       "where unfinished work is kept, to go on from (default: beside --out; without it none is kept)",
     )
     .option("--threads <count>", "worker threads (default: one a core)", positiveInteger)
-    .addOption(kvCacheOption("f32"));
+    .addOption(kvCacheOption());
   defineCommand<EvalOptions>(
     command,
     "pocketllm eval smollm2-10x --text wiki.test.txt --windows 16 --reference SmolLM2-135M.gguf --out result.json\n" +
