@@ -8,6 +8,7 @@ export * from "./encode/meta-nearest";
 export * from "./encode/meta-network";
 export { viterbi } from "./encode/viterbi";
 export * from "./gram";
+export { packCache, unpackCache } from "./kv-cache";
 export * from "./matmul";
 export * from "./rotate";
 export * from "./solve";

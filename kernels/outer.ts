@@ -80,9 +80,10 @@ function tile4x8(
   add8(c + 3 * cStride, a3, b3);
 }
 
+/** Adds two vectors to the eight numbers at c. */
 // @ts-ignore: decorator
 @inline
-function add8(c: usize, low: v128, high: v128): void {
+export function add8(c: usize, low: v128, high: v128): void {
   v128.store(c, f32x4.add(v128.load(c), low));
   v128.store(c, f32x4.add(v128.load(c, 16), high), 16);
 }

@@ -7,6 +7,8 @@
  * Not here: reading files, codecs' encoders, sampling.
  */
 
+import type { PackedFormat } from "./kv-format.js";
+
 /** f32 storage owned by a backend. `length` counts elements. */
 export interface Buffer {
   readonly length: number;
@@ -48,8 +50,10 @@ export interface AttentionOptions {
   /** [tokens, heads * headSize] */
   readonly query: Buffer;
   /** [capacity, kvHeads * headSize]: keys and values of positions 0 .. position + tokens - 1. */
-  readonly keys: Buffer;
-  readonly values: Buffer;
+  readonly keys: Buffer | ByteBuffer;
+  readonly values: Buffer | ByteBuffer;
+  /** The format of keys and values in ByteBuffers; absent for f32 Buffers. */
+  readonly packed?: PackedFormat | undefined;
   /** [tokens, heads * headSize], overwritten. */
   readonly y: Buffer;
   readonly tokens: number;
@@ -62,6 +66,20 @@ export interface AttentionOptions {
   readonly scale: number;
   /** Sliding window in tokens, or null for all of the past. */
   readonly window: number | null;
+}
+
+/** Keys or values of successive tokens, in f32 and in a packed cache. */
+export interface PackedRowsOptions {
+  /** [tokens, kvHeads * headSize] */
+  readonly x: Buffer;
+  /** [capacity] tokens of kvHeads rows in `format`. */
+  readonly cache: ByteBuffer;
+  readonly format: PackedFormat;
+  readonly tokens: number;
+  /** Of the first token in `cache`. */
+  readonly position: number;
+  readonly kvHeads: number;
+  readonly headSize: number;
 }
 
 /**
@@ -111,6 +129,10 @@ export interface Backend {
   rope(options: RopeOptions): void;
   /** Causal grouped-query attention over a cache. */
   attention(options: AttentionOptions): void;
+  /** cache[position ..] = x, rounded to the format. */
+  packRows(options: PackedRowsOptions): void;
+  /** x = cache[position ..] */
+  unpackRows(options: PackedRowsOptions): void;
   /** gate = silu(gate) * up, elementwise over `length`. */
   siluMultiply(gate: Buffer, up: Buffer, length: number): void;
   /** y += x over `length`. */

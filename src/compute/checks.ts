@@ -6,10 +6,13 @@ import type {
   AttentionOptions,
   Backend,
   Buffer,
+  ByteBuffer,
   MatmulOptions,
+  PackedRowsOptions,
   RopeOptions,
   TrellisWeights,
 } from "./backend.js";
+import { type PackedFormat, packedRowBytes } from "./kv-format.js";
 
 /** Throws RangeError unless the buffer has at least `length` elements and `length` is a size. */
 export function checkLength(name: string, buffer: Buffer, length: number): void {
@@ -52,9 +55,34 @@ export function checkAttention(options: AttentionOptions): void {
     throw new RangeError(`attention: ${heads} heads, ${kvHeads} kv heads`);
   if (window !== null && window < 1) throw new RangeError(`attention: window of ${window} tokens`);
   checkLength("attention query", query, tokens * heads * headSize);
-  checkLength("attention keys", keys, (position + tokens) * kvHeads * headSize);
-  checkLength("attention values", values, (position + tokens) * kvHeads * headSize);
+  for (const [name, cache] of [
+    ["attention keys", keys],
+    ["attention values", values],
+  ] as const) {
+    if (options.packed) checkPacked(name, cache, options.packed, (position + tokens) * kvHeads, headSize);
+    else if ("length" in cache) checkLength(name, cache, (position + tokens) * kvHeads * headSize);
+    else throw new TypeError(`${name}: bytes without a format`);
+  }
   checkLength("attention y", y, tokens * heads * headSize);
+}
+
+export function checkPackedRows(options: PackedRowsOptions): void {
+  const { x, cache, format, tokens, position, kvHeads, headSize } = options;
+  checkLength("packed rows x", x, tokens * kvHeads * headSize);
+  checkPacked("packed rows", cache, format, (position + tokens) * kvHeads, headSize);
+}
+
+/** Throws unless the bytes hold `rows` packed rows. */
+function checkPacked(
+  name: string,
+  cache: Buffer | ByteBuffer,
+  format: PackedFormat,
+  rows: number,
+  headSize: number,
+): void {
+  const bytes = rows * packedRowBytes(format, headSize);
+  if (!("byteLength" in cache && Number.isSafeInteger(bytes) && bytes >= 0 && bytes <= cache.byteLength))
+    throw new RangeError(`${name} need ${bytes} bytes of ${format}`);
 }
 
 export function checkRotation({ x, y, signs, q, m, rows, columns }: Parameters<Backend["rotate"]>[0]): void {

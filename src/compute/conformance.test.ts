@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import type { Backend, Buffer, TrellisWeights } from "./backend.js";
+import { packedRowBytes } from "./kv-format.js";
 import { ReferenceBackend } from "./reference/backend.js";
 import { WasmBackend } from "./wasm/backend.js";
 
@@ -218,6 +219,95 @@ for (const [tokens, position, heads, kvHeads, headSize, window] of [
     return b.read(y);
   });
 }
+
+for (const format of ["f16", "int8"] as const) {
+  for (const [tokens, kvHeads, headSize] of [
+    [1, 1, 2],
+    [3, 2, 10],
+    [70, 3, 64],
+    [600, 2, 8],
+  ]) {
+    conforms(`${format} rows: ${tokens} tokens, ${kvHeads} heads of ${headSize}`, 0, async (b) => {
+      // Normal, subnormal, zero and too large halves, and ties between two of them.
+      const special = [
+        0,
+        -0,
+        1e-8,
+        2 ** -24,
+        -(2 ** -14),
+        3e-5,
+        65504,
+        65519,
+        65520,
+        -1e9,
+        1 + 2 ** -11,
+        2049,
+      ];
+      const data = numbers(tokens * kvHeads * headSize, 40).map((v, i) =>
+        i % 7 === 0 ? special[(i / 7) % special.length] : v,
+      );
+      const x = upload(b, data);
+      const position = 5;
+      const bytes = (position + tokens) * kvHeads * packedRowBytes(format, headSize);
+      const rows = { cache: b.allocateBytes(bytes), format, position, kvHeads, headSize };
+      b.packRows({ ...rows, x, tokens });
+      const y = b.allocate(data.length);
+      b.unpackRows({ ...rows, x: y, tokens });
+      return b.read(y);
+    });
+  }
+  for (const [tokens, position, heads, kvHeads, headSize, window] of [
+    [1, 200, 9, 3, 64, null],
+    [1, 63, 4, 4, 16, null],
+    [33, 30, 6, 2, 32, null],
+    [9, 3, 2, 1, 10, null],
+    [100, 30, 4, 2, 16, 50],
+    [1, 300, 8, 1, 128, 70],
+  ] as const) {
+    const shape = `${tokens} tokens from ${position}, ${heads}/${kvHeads} heads of ${headSize}, window ${window}`;
+    conforms(`attention over ${format}: ${shape}`, 2e-6, async (b) => {
+      const query = upload(b, numbers(tokens * heads * headSize, 41));
+      const all = { format, tokens: position + tokens, position: 0, kvHeads, headSize };
+      const packed = (seed: number) => {
+        const cache = b.allocateBytes(all.tokens * kvHeads * packedRowBytes(format, headSize));
+        b.packRows({ ...all, x: upload(b, numbers(all.tokens * kvHeads * headSize, seed)), cache });
+        return cache;
+      };
+      const y = b.allocate(tokens * heads * headSize);
+      const sizes = { tokens, position, heads, kvHeads, headSize, scale: 0.3, window };
+      b.attention({ query, keys: packed(42), values: packed(43), y, packed: format, ...sizes });
+      return b.read(y);
+    });
+  }
+}
+
+test("attention over f16 of one token is the same as in a batch, whatever the group of heads", async () => {
+  const [backend] = wasm;
+  for (const [heads, kvHeads, headSize] of [
+    [6, 2, 32],
+    [2, 2, 64],
+    [8, 4, 24],
+    [4, 1, 16],
+    [7, 1, 16],
+  ]) {
+    const tokens = 90;
+    const queries = numbers(tokens * heads * headSize, 45);
+    const cache = backend.allocateBytes(tokens * kvHeads * packedRowBytes("f16", headSize));
+    const x = upload(backend, numbers(tokens * kvHeads * headSize, 46));
+    backend.packRows({ x, cache, format: "f16", tokens, position: 0, kvHeads, headSize });
+    const y = backend.allocate(queries.length);
+    const shape = { keys: cache, values: cache, packed: "f16", y, heads, kvHeads, headSize } as const;
+    const rest = { scale: 0.2, window: null };
+    backend.attention({ query: upload(backend, queries), tokens, position: 0, ...shape, ...rest });
+    const batch = await backend.read(y);
+    const size = heads * headSize;
+    for (const t of [0, 1, 63, 64, 89]) {
+      const query = upload(backend, queries.subarray(t * size, (t + 1) * size));
+      backend.attention({ query, tokens: 1, position: t, ...shape, ...rest });
+      assert.deepEqual(await backend.read(y, 0, size), batch.slice(t * size, (t + 1) * size));
+    }
+  }
+});
 
 test("attention of one token is the same as in a batch", async () => {
   const [tokens, heads, kvHeads, headSize] = [90, 6, 2, 32];

@@ -28,11 +28,13 @@ import type { FolderSource } from "./folder-source.js";
 import { type CodedLayer, matricesOf } from "./layer.js";
 import {
   codedEntries,
+  type FileEntry,
   type LayerEntry,
   MANIFEST_FILE,
   MAX_MANIFEST_BYTES,
   type Manifest,
   parseManifest,
+  type Sha256,
 } from "./manifest.js";
 import { restoreLayer } from "./restore.js";
 
@@ -89,11 +91,11 @@ export class PocketFolder {
     try {
       const manifest = await readManifest(source);
       const files = new Map<string, ByteSource>();
-      for (const [file, { bytes }] of manifest.files) files.set(file, await openListed(source, file, bytes));
+      for (const [file, listed] of manifest.files) files.set(file, await openListed(source, file, listed));
       const shards = await openShards(manifest, files);
       const json = async (file: string) => {
         const listed = files.get(file);
-        return listed ? await readJson(listed) : null;
+        return listed ? await readJson(listed, manifest.files.get(file)!, source.sha256) : null;
       };
       const config = await json("config.json");
       if (!config) throw new CorruptFileError(`${source.name}: has no config.json in ${MANIFEST_FILE}`);
@@ -155,10 +157,14 @@ export class PocketFolder {
 
   /** tokenizer.json and tokenizer_config.json, or null where the folder has no tokenizer. */
   async tokenizer(): Promise<TokenizerFiles | null> {
-    const tokenizer = this.#files.get("tokenizer.json");
+    const tokenizer = await this.#json("tokenizer.json");
     if (!tokenizer) return null;
-    const config = this.#files.get("tokenizer_config.json");
-    return { tokenizer: await readJson(tokenizer), config: config ? await readJson(config) : {} };
+    return { tokenizer, config: (await this.#json("tokenizer_config.json")) ?? {} };
+  }
+
+  async #json(file: string): Promise<JsonObject | null> {
+    const opened = this.#files.get(file);
+    return opened ? await readJson(opened, this.manifest.files.get(file)!, this.#source.sha256) : null;
   }
 
   /** The bytes of a tensor, checked against the manifest's hash. */
@@ -199,15 +205,15 @@ export async function readManifest(source: FolderSource): Promise<Manifest> {
 }
 
 /** A file of the manifest, there and of the size that it says. */
-export async function openListed(source: FolderSource, file: string, bytes: number): Promise<ByteSource> {
-  const opened = await source.open(file);
+export async function openListed(source: FolderSource, file: string, listed: FileEntry): Promise<ByteSource> {
+  const opened = await source.open(file, listed);
   if (!opened)
     throw new CorruptFileError(
       `${source.name}: ${file} is missing, but ${MANIFEST_FILE} lists it; copy the folder again`,
     );
-  if (opened.size !== bytes)
+  if (opened.size !== listed.bytes)
     throw new CorruptFileError(
-      `${opened.name}: has ${opened.size} bytes where ${MANIFEST_FILE} says ${bytes}; copy the folder again`,
+      `${opened.name}: has ${opened.size} bytes where ${MANIFEST_FILE} says ${listed.bytes}; copy the folder again`,
     );
   return opened;
 }
@@ -308,12 +314,17 @@ function checkModel(folder: string, config: ModelConfig, manifest: Manifest, pla
   }
 }
 
-async function readJson(file: ByteSource): Promise<JsonObject> {
+async function readJson(file: ByteSource, listed: FileEntry, sha256: Sha256): Promise<JsonObject> {
   if (file.size > MAX_JSON_BYTES)
     throw new CorruptFileError(
       `${file.name}: has ${file.size} bytes, more than the limit of ${MAX_JSON_BYTES}`,
     );
-  return parseJsonObject(await file.read(0, file.size), file.name);
+  const bytes = await file.read(0, file.size);
+  if ((await sha256(bytes)) !== listed.sha256)
+    throw new CorruptFileError(
+      `${file.name}: does not match its SHA-256: it is damaged or was changed; copy the folder again`,
+    );
+  return parseJsonObject(bytes, file.name);
 }
 
 function sameShape(a: readonly number[], b: readonly number[]): boolean {

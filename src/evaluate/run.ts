@@ -16,6 +16,7 @@ import { InputError, UsageError } from "../errors.js";
 import type { OnProgress } from "../progress.js";
 import { loadModel } from "../runtime/load.js";
 import { readCorpus } from "../text/corpus.js";
+import type { CacheFormat } from "../transformer/kv-cache.js";
 import { TOOL, VERSION } from "../version.js";
 import { type Evaluation, evaluate } from "./evaluate.js";
 import { JournalFile } from "./journal.js";
@@ -39,6 +40,8 @@ export interface RunEvaluationOptions {
   readonly tasks?: readonly string[] | undefined;
   readonly limit?: number | undefined;
   readonly bos?: boolean | undefined;
+  /** How the model keeps keys and values. Default f32, which the reference always has: weights are compared. */
+  readonly kvCache?: CacheFormat | undefined;
   /** Where the result is written as JSON. */
   readonly out?: string | undefined;
   /** Folder of the journal. Default: that of `out`; without either none is kept. */
@@ -82,12 +85,12 @@ export async function runEvaluation(options: RunEvaluationOptions): Promise<Eval
   const shared = { signal, onProgress, ...(journal && { journal }) };
   let finished = false;
   try {
-    const load = (path: string, adapter?: string | undefined) =>
-      loadModel(path, { adapter, threads, signal, onProgress });
-    const model = await load(options.model, options.adapter);
+    const load = (path: string, kvCache: CacheFormat, adapter?: string | undefined) =>
+      loadModel(path, { adapter, threads, kvCache, signal, onProgress });
+    const model = await load(options.model, options.kvCache ?? "f32", options.adapter);
     let report: EvaluationReport;
     try {
-      const reference = options.reference === undefined ? undefined : await load(options.reference);
+      const reference = options.reference === undefined ? undefined : await load(options.reference, "f32");
       try {
         const measured =
           text && (await evaluate({ model, reference, text, protocol, context, windows, ...shared }));
@@ -135,9 +138,9 @@ type Provenance = Pick<
 
 async function describe(options: RunEvaluationOptions): Promise<Provenance> {
   const { adapter, reference, text, tasks = [], signal, onProgress } = options;
-  const { protocol = "default", context, windows, limit, bos } = options;
+  const { protocol = "default", context, windows, limit, bos, kvCache } = options;
   onProgress?.({ stage: "hashing the model", done: 0, total: 1 });
-  const given = { ...(text !== undefined && { protocol }), context, windows, limit, bos };
+  const given = { ...(text !== undefined && { protocol }), context, windows, limit, bos, kvCache };
   return {
     model: await identify(options.model, signal),
     ...(adapter !== undefined && { adapter: { path: adapter, sha256: await hashAdapter(adapter) } }),

@@ -9,10 +9,11 @@ import { difference } from "../compute/difference.js";
 import type { LinearGradient, TrainableLinear } from "../compute/linear.js";
 import type { TrainingBackend } from "../compute/training.js";
 import type { BufferGroup } from "./buffers.js";
+import { allocateCache, type LayerCache } from "./kv-cache.js";
 import { LayerSteps } from "./layer.js";
 import type { Rope } from "./rope.js";
 import type { LayerLinear, LayerWeights } from "./weights.js";
-import { allocateCache, type LayerCache, type Workspace } from "./workspace.js";
+import type { Workspace } from "./workspace.js";
 
 /** A layer that gradients can be taken of. */
 export type TrainableLayer = Omit<LayerWeights, LayerLinear> & {

@@ -5,9 +5,10 @@
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend, Buffer } from "../compute/backend.js";
 import type { Linear } from "../compute/linear.js";
+import { type AnyLayerCache, storeInCache } from "./kv-cache.js";
 import type { Rope } from "./rope.js";
 import type { LayerWeights } from "./weights.js";
-import type { LayerCache, Workspace } from "./workspace.js";
+import type { Workspace } from "./workspace.js";
 
 /** Where inputs can be looked at: the matrices of a site share one: q, k, v · o · gate, up · down. */
 export type TapSite = "qkv" | "o" | "gateUp" | "down";
@@ -16,7 +17,7 @@ export interface ForwardLayerOptions {
   /** [tokens, hiddenSize], the residual stream, updated in place. */
   readonly hidden: Buffer;
   /** Holds positions 0 .. position - 1; the new tokens' keys and values are appended. */
-  readonly cache: LayerCache;
+  readonly cache: AnyLayerCache;
   /** At most the workspace's maxTokens. */
   readonly tokens: number;
   /** Position of the first token. */
@@ -65,7 +66,7 @@ export class LayerSteps {
   /** attended = attention over the cache of the queries, keys and values of `normed`. */
   attend(
     layer: Pick<LayerWeights, "q" | "k" | "v" | "qNorm" | "kNorm">,
-    cache: LayerCache,
+    cache: AnyLayerCache,
     position: number,
     rope: Rope,
   ): void {
@@ -80,13 +81,12 @@ export class LayerSteps {
     const turn = { ...rope, tokens, position, headSize };
     backend.rope({ ...turn, x: query, heads });
     backend.rope({ ...turn, x: key, heads: kvHeads });
-    const keyColumns = kvHeads * headSize;
-    backend.copy(key, 0, cache.keys, position * keyColumns, tokens * keyColumns);
-    backend.copy(value, 0, cache.values, position * keyColumns, tokens * keyColumns);
+    storeInCache(backend, this.config, cache, { key, value }, position, tokens);
     backend.attention({
       query,
       keys: cache.keys,
       values: cache.values,
+      packed: cache.format === "f32" ? undefined : cache.format,
       y: attended,
       tokens,
       position,

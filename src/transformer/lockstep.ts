@@ -7,11 +7,12 @@ import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend, Buffer } from "../compute/backend.js";
 import { throwIfAborted } from "../errors.js";
 import { allocateTogether, type BufferGroup } from "./buffers.js";
+import { allocateCache, type LayerCache } from "./kv-cache.js";
 import { LayerSteps } from "./layer.js";
 import type { TrainableModel } from "./model-backward.js";
 import { type Rope, uploadRope } from "./rope.js";
 import type { LayerWeights } from "./weights.js";
-import { allocateCache, allocateWorkspace, type LayerCache, type Workspace } from "./workspace.js";
+import { allocateWorkspace, type Workspace } from "./workspace.js";
 
 /** What is needed of a model: its layers are opened one after the other for each token. */
 export type LockstepModel = Pick<TrainableModel, "config" | "embedding" | "head" | "finalNorm"> & {

@@ -9,6 +9,7 @@ import type { DenseLinear, LinearGradient } from "../compute/linear.js";
 import type { TrainingBackend } from "../compute/training.js";
 import { throwIfAborted } from "../errors.js";
 import { allocateTogether, type BufferGroup } from "./buffers.js";
+import { allocateCache, type LayerCache } from "./kv-cache.js";
 import { forwardLayer } from "./layer.js";
 import {
   activationFloats,
@@ -18,7 +19,7 @@ import {
   type TrainableLayer,
 } from "./layer-backward.js";
 import { type Rope, uploadRope } from "./rope.js";
-import { allocateCache, allocateWorkspace, type LayerCache, type Workspace } from "./workspace.js";
+import { allocateWorkspace, type Workspace } from "./workspace.js";
 
 /** What gradients are taken of. Gradients are added to the buffers it names; what is absent is not trained. */
 export interface TrainableModel {

@@ -7,10 +7,11 @@ import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend, Buffer } from "../compute/backend.js";
 import { InputError } from "../errors.js";
 import { allocateTogether, type BufferGroup } from "./buffers.js";
+import { type AnyLayerCache, allocateCacheIn, type CacheFormat, shiftCaches } from "./kv-cache.js";
 import { forwardLayer } from "./layer.js";
 import { type Rope, uploadRope } from "./rope.js";
 import type { ModelWeights } from "./weights.js";
-import { allocateCache, allocateWorkspace, type LayerCache, type Workspace } from "./workspace.js";
+import { allocateWorkspace, type Workspace } from "./workspace.js";
 
 /** Tokens that go through the layers together: enough that weights are read once for many multiplications. */
 const PREFILL_TOKENS = 512;
@@ -25,7 +26,7 @@ export class TransformerSession {
   readonly #buffers: BufferGroup;
   readonly #workspace: Workspace;
   readonly #rope: Rope;
-  readonly #caches: readonly LayerCache[];
+  readonly #caches: readonly AnyLayerCache[];
   /** [chunk, hiddenSize], the residual stream. */
   readonly #hidden: Buffer;
   /** [headTokens, hiddenSize] and [headTokens, vocabularySize]. */
@@ -35,8 +36,11 @@ export class TransformerSession {
   #position = 0;
   #busy = false;
 
-  /** `capacity` in tokens, 1 … config.contextLength. InputError otherwise, or when memory does not suffice. */
-  constructor(backend: Backend, weights: ModelWeights, capacity: number) {
+  /**
+   * `capacity` in tokens, 1 … config.contextLength; `format` of the KV cache, default f32: exact. InputError when
+   * a value is out of range or memory does not suffice.
+   */
+  constructor(backend: Backend, weights: ModelWeights, capacity: number, format: CacheFormat = "f32") {
     const { config } = weights;
     if (!Number.isSafeInteger(capacity) || capacity < 1 || capacity > config.contextLength)
       throw new InputError(
@@ -52,7 +56,7 @@ export class TransformerSession {
       buffers,
       workspace: allocateWorkspace(buffers, config, chunk),
       rope: uploadRope(buffers, config, capacity),
-      caches: weights.layers.map(() => allocateCache(buffers, config, capacity)),
+      caches: weights.layers.map(() => allocateCacheIn(format, buffers, config, capacity)),
       hidden: buffers.allocate(chunk * config.hiddenSize),
       headInput: buffers.allocate(this.#headTokens * config.hiddenSize),
       logits: buffers.allocate(this.#headTokens * config.vocabularySize),
@@ -105,6 +109,32 @@ export class TransformerSession {
         `cannot truncate to position ${position}: the session holds ${this.#position} tokens`,
       );
     this.#position = position;
+  }
+
+  /**
+   * Forgets `discard` tokens from position `keep` on; those after them move to their place, as if they had
+   * followed the first `keep` at once. What they had seen of the forgotten ones stays in their values
+   * (StreamingLLM, arXiv 2309.17453, section 3.2).
+   */
+  shift(keep: number, discard: number): void {
+    const whole = Number.isSafeInteger(keep) && Number.isSafeInteger(discard) && keep >= 0 && discard >= 0;
+    if (!whole || keep + discard > this.#position)
+      throw new InputError(
+        `cannot discard ${discard} tokens after the first ${keep}: the session holds ${this.#position}`,
+      );
+    if (discard === 0) return;
+    if (this.#busy) throw new Error("shift was called before forward had finished");
+    shiftCaches({
+      backend: this.#backend,
+      config: this.#config,
+      caches: this.#caches,
+      scratch: this.#workspace,
+      chunk: this.#workspace.maxTokens,
+      from: keep + discard,
+      by: discard,
+      length: this.#position,
+    });
+    this.#position -= discard;
   }
 
   /** Gives the memory back; the session is not used afterwards. */

@@ -3,7 +3,9 @@ import { type Command, Option } from "commander";
 import { PROTOCOLS, type Protocol } from "../../evaluate/protocol.js";
 import { type EvaluationReport, runEvaluation } from "../../evaluate/run.js";
 import type { TaskResult } from "../../evaluate/tasks.js";
+import type { CacheFormat } from "../../transformer/kv-cache.js";
 import { ADAPTER_OPTION, type CommandContext, defineCommand, positiveInteger } from "../command.js";
+import { kvCacheOption } from "../generation-options.js";
 
 interface EvalOptions {
   readonly text?: string;
@@ -18,6 +20,7 @@ interface EvalOptions {
   readonly journal?: string;
   readonly threads?: number;
   readonly adapter?: string;
+  readonly kvCache?: CacheFormat;
 }
 
 export function registerEval(program: Command): void {
@@ -53,7 +56,8 @@ export function registerEval(program: Command): void {
       "where unfinished work is kept, to go on from (default: beside --out; without it none is kept)",
     )
     .option(...ADAPTER_OPTION)
-    .option("--threads <count>", "worker threads (default: one a core)", positiveInteger);
+    .option("--threads <count>", "worker threads (default: one a core)", positiveInteger)
+    .addOption(kvCacheOption());
   defineCommand<EvalOptions>(
     command,
     "pocketllm eval smollm2-10x --text wiki.test.txt --windows 16 --reference SmolLM2-135M.gguf --out result.json\n" +

@@ -8,6 +8,7 @@ import type {
   Buffer,
   ByteBuffer,
   MatmulOptions,
+  PackedRowsOptions,
   RopeOptions,
   TrellisWeights,
 } from "../backend.js";
@@ -16,10 +17,13 @@ import {
   checkIds,
   checkLength,
   checkMatmul,
+  checkPackedRows,
   checkRange,
   checkRope,
   checkRotation,
 } from "../checks.js";
+import { packedRowBytes } from "../kv-format.js";
+import { PACKED_FORMATS, planAttention } from "./attention.js";
 import { addressOf, WasmBuffer, WasmByteBuffer } from "./buffers.js";
 import { WasmRuntime, type WasmRuntimeOptions } from "./runtime.js";
 import { LOOKUP_SUM_BYTES, SCRATCH_BYTES, trellisPlan } from "./trellis.js";
@@ -28,9 +32,6 @@ import { WorkingArea } from "./working-area.js";
 
 /** Kernels read codes 16 at a time, past the last row. */
 const BYTE_PADDING = 16;
-/** Keys of one block of attention (KEYS in kernels/attention.ts). */
-const ATTENTION_KEYS = 64;
-const ATTENTION_ROWS = 16;
 /** Tokens summed in registers before they are added to a Gram matrix: panels of 8 columns stay in L1. */
 const GRAM_TOKENS = 256;
 /** Up to here, looking products up for each token beats decoding once: see bench/gemm.mjs. */
@@ -152,24 +153,25 @@ export class WasmBackend implements Backend {
 
   attention(options: AttentionOptions): void {
     checkAttention(options);
-    const { tokens, position, heads, kvHeads, headSize, scale } = options;
-    const span = Math.min(position + tokens, options.window ?? Number.POSITIVE_INFINITY);
-    const threads = threadsFor(tokens * span * heads * headSize, this.threads);
-    // Rows share the loads of a block of keys, but few tasks would leave a thread without work.
-    const rows = (tokens * heads) / kvHeads;
-    const enoughTasks = (perTask: number) => kvHeads * Math.ceil(rows / perTask) >= 4 * threads;
-    const rowsPerTask = [ATTENTION_ROWS, 4].find(enoughTasks) ?? 1;
-    const threadBytes = 4 * rowsPerTask * (2 * headSize + ATTENTION_KEYS + 2);
-    const pitch = Math.ceil(threadBytes / 64) * 64;
-    const area = this.#area.reserve(threads * pitch);
+    const { threads, rowsPerTask, threadBytes, format } = planAttention(options, this.threads);
+    const area = this.#area.reserve(threads * threadBytes);
     const { query, keys, values, y } = options;
     const pointers = [query, keys, values, y].map((buffer) => addressOf(this, buffer));
+    const { tokens, position, heads, kvHeads, headSize, scale } = options;
     const window = Math.min(options.window ?? 0x7fffffff, 0x7fffffff);
-    const sizes = [tokens, position, heads, kvHeads, headSize, scale, window, rowsPerTask];
+    const sizes = [tokens, position, heads, kvHeads, headSize, scale, window, format, rowsPerTask];
     this.runtime.parallel(
       "attention",
-      Array.from({ length: threads }, (_, t) => [...pointers, ...sizes, area + t * pitch, t, threads]),
+      Array.from({ length: threads }, (_, t) => [...pointers, ...sizes, area + t * threadBytes, t, threads]),
     );
+  }
+
+  packRows(options: PackedRowsOptions): void {
+    this.#convertRows("packCache", options, (x, cache) => [x, cache]);
+  }
+
+  unpackRows(options: PackedRowsOptions): void {
+    this.#convertRows("unpackCache", options, (x, cache) => [cache, x]);
   }
 
   siluMultiply(gate: Buffer, up: Buffer, length: number): void {
@@ -313,6 +315,19 @@ export class WasmBackend implements Backend {
 
   async close(): Promise<void> {
     await this.runtime.close();
+  }
+
+  #convertRows(
+    kernel: "packCache" | "unpackCache",
+    options: PackedRowsOptions,
+    order: (x: number, cache: number) => number[],
+  ): void {
+    checkPackedRows(options);
+    const { x, cache, format, tokens, position, kvHeads, headSize } = options;
+    const at = addressOf(this, cache) + position * kvHeads * packedRowBytes(format, headSize);
+    const shared = [...order(addressOf(this, x), at), PACKED_FORMATS[format], headSize];
+    const rows = tokens * kvHeads;
+    runSplit(this.runtime, kernel, rows, 1, rows * headSize, (first, end) => [...shared, first, end]);
   }
 
   #accumulate(
