@@ -14,3 +14,4 @@ export * from "./solve";
 export * from "./training";
 export * from "./trellis";
 export * from "./trellis-lookup";
+export * from "./trellis-token";

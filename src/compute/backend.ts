@@ -93,6 +93,43 @@ export interface TrellisWeights {
   readonly maps: ByteBuffer;
 }
 
+/** The codec's rotation: signs [columns] of ±1, q an orthogonal m x m matrix (`Backend.rotate`). */
+export interface Rotation {
+  readonly signs: Buffer;
+  readonly q: Buffer;
+  readonly m: number;
+}
+
+export interface TokenProduct {
+  readonly weight: TrellisWeights;
+  /** [rows], added, or absent. */
+  readonly bias?: Buffer | undefined;
+  readonly y: Buffer;
+  /** Where in y the product goes; default 0. */
+  readonly start?: number | undefined;
+}
+
+/** Products of one token's activations with coded matrices that share their input and its rotation. */
+export interface TokenProductsOptions {
+  /** [columns] */
+  readonly x: Buffer;
+  /** The input is the RMSNorm of x. */
+  readonly norm?: { readonly weight: Buffer; readonly epsilon: number } | undefined;
+  /** The input is silu(x) * up; not with `norm`. */
+  readonly up?: Buffer | undefined;
+  readonly rotation: Rotation;
+  /** At least one. */
+  readonly products: readonly TokenProduct[];
+  /** Products are added to their y. */
+  readonly accumulate?: boolean | undefined;
+}
+
+/** Products made ready once, to be run for each token. Tables of the weights must not change meanwhile. */
+export interface TokenProducts {
+  run(): void;
+  free(): void;
+}
+
 export interface Backend {
   readonly name: string;
   readonly threads: number;
@@ -129,18 +166,22 @@ export interface Backend {
    * orthonormal Walsh-Hadamard matrix of order `columns / m`. With `inverse`, y = x (Q ⊗ H) diag(signs).
    * x and y may be the same buffer. `signs` [columns] of ±1, `q` [m, m].
    */
-  rotate(options: {
-    readonly x: Buffer;
-    readonly y: Buffer;
-    readonly signs: Buffer;
-    readonly q: Buffer;
-    readonly m: number;
-    readonly rows: number;
-    readonly columns: number;
-    readonly inverse?: boolean;
-  }): void;
+  rotate(
+    options: Rotation & {
+      readonly x: Buffer;
+      readonly y: Buffer;
+      readonly rows: number;
+      readonly columns: number;
+      readonly inverse?: boolean;
+    },
+  ): void;
   /** y = x weightᵀ for coded weights; x [tokens, columns] is already rotated. Decodes tile by tile. */
   trellisMatmul(x: Buffer, weight: TrellisWeights, y: Buffer, tokens: number): void;
+  /**
+   * One token's products, approximately where that is faster: wasm/ looks them up in tables of bytes, with a
+   * relative error of about 1 %.
+   */
+  tokenProducts(options: TokenProductsOptions): TokenProducts;
   /** y[i] = decoded row ids[i] (still rotated), [ids.length, columns]. */
   trellisGather(weight: TrellisWeights, ids: Int32Array, y: Buffer): void;
 

@@ -9,6 +9,7 @@ import type {
   ByteBuffer,
   MatmulOptions,
   RopeOptions,
+  TokenProductsOptions,
   TrellisWeights,
 } from "./backend.js";
 import { LANES, PREFIX } from "./trellis-lanes.js";
@@ -103,4 +104,21 @@ export function trellisShape(weight: TrellisWeights): TrellisShape {
   );
   checkLength("trellis scales", weight.scales, rows);
   return { groups, pairs, distinct };
+}
+
+export function checkTokenProducts(options: TokenProductsOptions): void {
+  const { x, norm, up, rotation, products } = options;
+  if (products.length === 0) throw new RangeError("token products: none");
+  if (norm && up) throw new RangeError("token products: both a norm and an activation");
+  const { columns } = products[0].weight;
+  checkRotation({ ...rotation, x, y: x, rows: 1, columns });
+  if (norm) checkLength("token products norm", norm.weight, columns);
+  if (up) checkLength("token products up", up, columns);
+  for (const { weight, bias, y, start = 0 } of products) {
+    trellisShape(weight);
+    if (weight.columns !== columns)
+      throw new RangeError(`token products: ${weight.columns} and ${columns} columns`);
+    if (bias) checkLength("token products bias", bias, weight.rows);
+    checkRange("token products y", y.length, start, weight.rows);
+  }
 }

@@ -276,8 +276,7 @@ function coded(
 ): TrellisWeights {
   const chaining = { rows, interleave, tailBiting };
   const lanes = lanesOf(chaining);
-  const bytes = (count: number, seed: number) =>
-    Uint8Array.from(numbers(count, seed), (v) => (v + 1) * 128);
+  const bytes = (count: number, seed: number) => Uint8Array.from(numbers(count, seed), (v) => (v + 1) * 128);
   const uploadBytes = (data: Uint8Array) => {
     const buffer = b.allocateBytes(data.length);
     b.writeBytes(buffer, data);

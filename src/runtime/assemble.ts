@@ -9,7 +9,7 @@ import { createBackend } from "../compute/create.js";
 import { InputError } from "../errors.js";
 import type { OnProgress } from "../progress.js";
 import { createTokenizer } from "../text/tokenizer.js";
-import { TransformerSession } from "../transformer/session.js";
+import { type Decoding, TransformerSession } from "../transformer/session.js";
 import { freeWeights, loadWeights, type WeightSource, weightBytes } from "../transformer/weights.js";
 import type { LoadedModel } from "./model.js";
 
@@ -29,6 +29,8 @@ export interface LoadModelOptions {
   readonly threads?: number | undefined;
   /** Longest sequence in tokens. Default and most: the model's own context. */
   readonly context?: number | undefined;
+  /** How tokens are computed one at a time: "fast" (default) or "exact", without the error of byte tables. */
+  readonly decoding?: Decoding | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
 }
@@ -39,7 +41,7 @@ export interface LoadModelOptions {
  */
 export async function assembleModel(
   opened: OpenedModel,
-  { threads, context, signal, onProgress }: LoadModelOptions = {},
+  { threads, context, decoding = "fast", signal, onProgress }: LoadModelOptions = {},
 ): Promise<LoadedModel> {
   const started = performance.now();
   const { source, config } = opened;
@@ -68,7 +70,7 @@ export async function assembleModel(
       createSession(capacity) {
         if (capacity > contextLength)
           throw new InputError(`${capacity} tokens are more than the context of ${contextLength}`);
-        return new TransformerSession(owner, weights, capacity);
+        return new TransformerSession(owner, weights, capacity, decoding);
       },
       async close() {
         freeWeights(owner, weights);

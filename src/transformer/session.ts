@@ -9,8 +9,15 @@ import { InputError } from "../errors.js";
 import { allocateTogether, type BufferGroup } from "./buffers.js";
 import { forwardLayer } from "./layer.js";
 import { type Rope, uploadRope } from "./rope.js";
-import type { ModelWeights } from "./weights.js";
+import { areCoded, SharedInput, TokenLayer } from "./token.js";
+import { LAYER_LINEARS, type ModelWeights } from "./weights.js";
 import { allocateCache, allocateWorkspace, type LayerCache, type Workspace } from "./workspace.js";
+
+/**
+ * How a token given on its own is computed: "fast" lets coded matrices look products up in tables of bytes
+ * (relative error about 1 %, see docs/performance.md); "exact" computes it as one of many.
+ */
+export type Decoding = "fast" | "exact";
 
 /** Tokens that go through the layers together: enough that weights are read once for many multiplications. */
 const PREFILL_TOKENS = 512;
@@ -32,11 +39,13 @@ export class TransformerSession {
   readonly #headInput: Buffer;
   readonly #logits: Buffer;
   readonly #headTokens: number;
+  /** Layers and head made ready for a token on its own; null where that is to be exact or they are not coded. */
+  readonly #token: { readonly layers: readonly TokenLayer[]; readonly head: SharedInput } | null;
   #position = 0;
   #busy = false;
 
   /** `capacity` in tokens, 1 … config.contextLength. InputError otherwise, or when memory does not suffice. */
-  constructor(backend: Backend, weights: ModelWeights, capacity: number) {
+  constructor(backend: Backend, weights: ModelWeights, capacity: number, decoding: Decoding = "exact") {
     const { config } = weights;
     if (!Number.isSafeInteger(capacity) || capacity < 1 || capacity > config.contextLength)
       throw new InputError(
@@ -64,6 +73,7 @@ export class TransformerSession {
     this.#hidden = allocated.hidden;
     this.#headInput = allocated.headInput;
     this.#logits = allocated.logits;
+    this.#token = decoding === "fast" ? this.#prepareToken() : null;
   }
 
   /** Tokens in the cache; the next token given to `forward` has this position. */
@@ -109,6 +119,8 @@ export class TransformerSession {
 
   /** Gives the memory back; the session is not used afterwards. */
   free(): void {
+    for (const layer of this.#token?.layers ?? []) layer.free();
+    this.#token?.head.free();
     this.#buffers.free();
   }
 
@@ -127,17 +139,47 @@ export class TransformerSession {
       );
   }
 
+  #prepareToken(): { layers: TokenLayer[]; head: SharedInput } | null {
+    const { layers, head, finalNorm } = this.#weights;
+    const linears = layers.flatMap((layer) => LAYER_LINEARS.map((kind) => layer[kind]));
+    if (!areCoded([...linears, head])) return null;
+    const epsilon = this.#config.rmsNormEpsilon;
+    const made: { free(): void }[] = [this.#buffers];
+    const keep = <T extends { free(): void }>(part: T): T => {
+      made.push(part);
+      return part;
+    };
+    try {
+      return {
+        layers: layers.map((layer) =>
+          keep(new TokenLayer(this.#backend, this.#config, layer, this.#workspace, this.#hidden)),
+        ),
+        head: keep(
+          new SharedInput(this.#backend, { x: this.#hidden, norm: { weight: finalNorm, epsilon } }, [
+            { linear: head, y: this.#logits },
+          ]),
+        ),
+      };
+    } catch (error) {
+      for (const part of made) part.free();
+      throw error;
+    }
+  }
+
   /** Runs one chunk through the layers and leaves it in #hidden. */
   #forwardLayers(ids: Int32Array): void {
     this.#weights.embedding.gather(ids, this.#hidden);
     this.#weights.layers.forEach((layer, i) => {
-      forwardLayer(this.#backend, this.#config, layer, this.#workspace, {
-        hidden: this.#hidden,
-        cache: this.#caches[i],
-        tokens: ids.length,
-        position: this.#position,
-        rope: this.#rope,
-      });
+      const token = ids.length === 1 ? this.#token?.layers[i] : undefined;
+      if (token) token.forward({ cache: this.#caches[i], position: this.#position, rope: this.#rope });
+      else
+        forwardLayer(this.#backend, this.#config, layer, this.#workspace, {
+          hidden: this.#hidden,
+          cache: this.#caches[i],
+          tokens: ids.length,
+          position: this.#position,
+          rope: this.#rope,
+        });
     });
     this.#position += ids.length;
   }
@@ -145,6 +187,11 @@ export class TransformerSession {
   /** Applies the final norm and the head to rows first .. last - 1 of #hidden. */
   async #readLogits(first: number, last: number, target: Float32Array): Promise<void> {
     const { hiddenSize, vocabularySize, rmsNormEpsilon } = this.#config;
+    if (this.#token && last === 1) {
+      this.#token.head.run();
+      target.set(await this.#backend.read(this.#logits, 0, vocabularySize));
+      return;
+    }
     for (let row = first; row < last; row += this.#headTokens) {
       const tokens = Math.min(this.#headTokens, last - row);
       const input = this.#headInput;

@@ -3,7 +3,7 @@
  * decodes on the way. Rows that are gathered (an embedding) are rotated back.
  */
 import type { Backend, Buffer, ByteBuffer, TrellisWeights } from "../../compute/backend.js";
-import type { Linear } from "../../compute/linear.js";
+import type { CodedRows, Linear } from "../../compute/linear.js";
 import { type Chaining, lanesOf, positionsOf, precedingRow, toLanes } from "../../compute/trellis-lanes.js";
 import { upload } from "../../compute/upload.js";
 import type { CodedMatrix } from "../coded.js";
@@ -89,10 +89,12 @@ export class TrellisLinear implements Linear {
   readonly inputs: number;
   readonly outputs: number;
   readonly bytes: number;
+  readonly coded: readonly CodedRows[];
   readonly #backend: Backend;
   readonly #weights: TrellisWeights;
   readonly #rotation: UploadedRotation;
   readonly #bias: Float32Array | undefined;
+  readonly #uploadedBias: Buffer | undefined;
   /** Rotated inputs, and the bias once for each token: grown to the most tokens seen. */
   #rotated: Buffer | undefined;
   #biases: Buffer | undefined;
@@ -105,8 +107,18 @@ export class TrellisLinear implements Linear {
     this.#backend = backend;
     this.#bias = bias;
     this.#weights = trellisWeights(backend, coded, name);
+    this.#uploadedBias = bias && upload(backend, bias);
     const { codes, rowAt, tables, scales, maps } = this.#weights;
     this.#rotation = new UploadedRotation(backend, coded.columns, seed);
+    this.coded = [
+      {
+        start: 0,
+        weight: this.#weights,
+        bias: this.#uploadedBias,
+        rotation: this.#rotation.parts,
+        rotationKey: this.#rotation.key,
+      },
+    ];
     const floats = tables.length + scales.length + this.#rotation.length + (bias?.length ?? 0);
     this.bytes = codes.byteLength + rowAt.byteLength + maps.byteLength + 4 * floats;
   }
@@ -128,7 +140,7 @@ export class TrellisLinear implements Linear {
     const backend = this.#backend;
     freeTrellisWeights(backend, this.#weights);
     this.#rotation.free();
-    for (const buffer of [this.#rotated, this.#biases]) if (buffer) backend.free(buffer);
+    for (const buffer of [this.#rotated, this.#biases, this.#uploadedBias]) if (buffer) backend.free(buffer);
     this.#rotated = this.#biases = undefined;
   }
 

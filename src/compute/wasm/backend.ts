@@ -9,6 +9,8 @@ import type {
   ByteBuffer,
   MatmulOptions,
   RopeOptions,
+  TokenProducts,
+  TokenProductsOptions,
   TrellisWeights,
 } from "../backend.js";
 import {
@@ -23,6 +25,7 @@ import {
 import { LANES } from "../trellis-lanes.js";
 import { addressOf, WasmBuffer, WasmByteBuffer } from "./buffers.js";
 import { WasmRuntime, type WasmRuntimeOptions } from "./runtime.js";
+import { WasmTokenProducts } from "./token-products.js";
 import { LOOKUP_SUM_BYTES, SCRATCH_BYTES, trellisPlan } from "./trellis.js";
 import { runSplit, threadsFor } from "./work.js";
 import { WorkingArea } from "./working-area.js";
@@ -250,6 +253,10 @@ export class WasmBackend implements Backend {
         return [...shared, tile, plan.tileRows, plan.tileStride, products, own, first, end];
       },
     );
+  }
+
+  tokenProducts(options: TokenProductsOptions): TokenProducts {
+    return new WasmTokenProducts(this, this.#area, options);
   }
 
   trellisGather(weight: TrellisWeights, ids: Int32Array, y: Buffer): void {

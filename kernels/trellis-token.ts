@@ -1,0 +1,356 @@
+// One token through coded matrices that share their input: the input is made (norm or activation) and rotated,
+// its products with the 16 vectors of A and of B become tables of bytes for each column group, and 16 rows add
+// one of each with two shuffles. No multiplication for a weight, and a step costs the same for groups of 4
+// columns as of 1, so speed follows bits. Sums are whole numbers: exact, and the same for any number of threads.
+//
+// Relative error of y 1 % for Gaussian x (docs/performance.md): what is lost is the rounding of tables to bytes.
+
+import { rmsNorm, siluMultiply } from "./elementwise";
+import { rotate } from "./rotate";
+import { lookUp, nibbles, PREFIX_BYTES, stateBytes, streamBytes } from "./trellis-window";
+import { f32Bytes } from "./vector";
+
+/** Steps (16 rows each) whose sums stay in L1 while all groups pass. */
+const TILE: i32 = 128;
+/** Pairs that add up in 16 bits: 64 times four bytes of at most 255. */
+const PAIRS_AT_ONCE: i32 = 64;
+/** Bytes of the tables of a pair: A and B of the first group, then of the second. */
+const PAIR_BYTES: usize = 64;
+
+// How the input is made from x (src/compute/wasm/token-products.ts).
+const NORMALISE: i32 = 1;
+const ACTIVATE: i32 = 2;
+
+// 15 and 128 in every byte; in memory because of V8 (see exp.ts).
+const BYTES: usize = memory.data<u8>([
+  15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+  128, 128, 128, 128, 128, 128, 128,
+]);
+
+/** One matrix and where its product goes; written by src/compute/wasm/token-products.ts. */
+// @ts-ignore: decorator
+@unmanaged
+class Product {
+  codes: usize = 0;
+  steps: i32 = 0;
+  columns: i32 = 0;
+  pairs: i32 = 0;
+  rowAt: usize = 0;
+  scales: usize = 0;
+  y: usize = 0;
+  /** [rows], added to the product: a bias, y itself, or 0 for none. */
+  base: usize = 0;
+  /** Entries of 12 bytes: width, addresses of its int16 tables by column and of S1 and S2. */
+  plan: usize = 0;
+  patternLength: i32 = 0;
+  /** What a unit of a table of int16 is worth where the largest input is 1. */
+  unit: f32 = 0;
+  /** Whether the tables are those of the product before. */
+  sameTables: i32 = 0;
+}
+const PLAN_ENTRY: usize = 12;
+
+/**
+ * All `count` products for this thread's share of the rows. kind 0: the input is x; 1: its RMSNorm with weights
+ * `other`; 2: silu(x) * other. `scratch`, this thread's own: 14 bytes a column and 128, 192 bytes for each of
+ * `pairs` (the most of any product), 12 KiB.
+ */
+export function tokenProducts(
+  kind: i32,
+  x: usize,
+  other: usize,
+  epsilon: f32,
+  columns: i32,
+  signs: usize,
+  q: usize,
+  m: i32,
+  products: usize,
+  count: i32,
+  pairs: i32,
+  scratch: usize,
+  thread: i32,
+  threads: i32,
+): void {
+  const sums = scratch;
+  const acc = sums + 64 * TILE;
+  const tables = acc + 32 * TILE;
+  const wide = tables + <usize>pairs * PAIR_BYTES;
+  const made = wide + <usize>pairs * 2 * PAIR_BYTES;
+  const rotated = made + f32Bytes(columns);
+  const spare = rotated + f32Bytes(columns);
+  const quantised = spare + f32Bytes(columns);
+  let input = x;
+  if (kind == NORMALISE) {
+    rmsNorm(x, other, made, columns, epsilon, 0, 1);
+    input = made;
+  } else if (kind == ACTIVATE) {
+    memory.copy(made, x, f32Bytes(columns));
+    siluMultiply(made, other, 0, columns);
+    input = made;
+  }
+  rotate(input, rotated, signs, q, m, columns, false, spare, 0, 1);
+  const largest = quantise(rotated, columns, quantised);
+  let unit: f32 = 0;
+  for (let i = 0; i < count; i++) {
+    const product = changetype<Product>(products + <usize>i * offsetof<Product>());
+    if (product.sameTables == 0) unit = buildTables(product, quantised, wide, tables) * largest;
+    const steps = product.steps;
+    const first = (steps * thread) / threads;
+    const end = (steps * (thread + 1)) / threads;
+    for (let step = first; step < end; step += TILE) {
+      const size = min(TILE, end - step);
+      multiply(product, step, size, tables, acc, sums);
+      finish(product, step, size, sums, unit);
+    }
+  }
+}
+
+/** x as int16, the largest magnitude 32767, and zeros behind for a group that is cut; returns that magnitude. */
+function quantise(x: usize, count: i32, out: usize): f32 {
+  // max, not pmax: NaN must come through.
+  let most = f32x4.splat(0);
+  let largest: f32 = 0;
+  const fours = count & ~3;
+  for (let i = 0; i < fours; i += 4) most = f32x4.max(most, f32x4.abs(v128.load(x + f32Bytes(i))));
+  for (let lane = fours; lane < count; lane++) largest = max(largest, abs(load<f32>(x + f32Bytes(lane))));
+  largest = max(
+    largest,
+    max(
+      max(f32x4.extract_lane(most, 0), f32x4.extract_lane(most, 1)),
+      max(f32x4.extract_lane(most, 2), f32x4.extract_lane(most, 3)),
+    ),
+  );
+  const factor: f32 = largest > 0 ? <f32>32767 / largest : 0;
+  const factors = f32x4.splat(factor);
+  for (let i = 0; i < fours; i += 4) {
+    const rounded = i32x4.trunc_sat_f32x4_s(
+      f32x4.nearest(f32x4.mul(v128.load(x + f32Bytes(i)), factors)),
+    );
+    v128.store64_lane(out + (<usize>i << 1), i16x8.narrow_i32x4_s(rounded, rounded), 0);
+  }
+  for (let i = fours; i < count; i++)
+    store<i16>(out + (<usize>i << 1), <i16>nearest<f32>(load<f32>(x + f32Bytes(i)) * factor));
+  store<u64>(out + (<usize>count << 1), 0);
+  return largest;
+}
+
+/** Products of fractions of 32768; never twice -32768, so the relaxed instruction gives the same. */
+// @ts-ignore: decorator
+@inline
+function fraction(a: v128, b: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return i16x8.relaxed_q15mulr_s(a, b);
+  return i16x8.q15mulr_sat_s(a, b);
+}
+
+/** A group of int16 tables: A 0-7, A 8-15, B 0-7, B 8-15; returns the larger of `most` and their magnitudes. */
+// @ts-ignore: decorator
+@inline
+function buildGroup(x: usize, width: i32, byColumn: usize, out: usize, most: v128): v128 {
+  let s = v128.load16_splat(x);
+  let a = fraction(v128.load(byColumn), s);
+  let b = fraction(v128.load(byColumn, 16), s);
+  let c = fraction(v128.load(byColumn, 32), s);
+  let d = fraction(v128.load(byColumn, 48), s);
+  for (let v = 1; v < width; v++) {
+    x += 2;
+    byColumn += 64;
+    s = v128.load16_splat(x);
+    a = i16x8.add(a, fraction(v128.load(byColumn), s));
+    b = i16x8.add(b, fraction(v128.load(byColumn, 16), s));
+    c = i16x8.add(c, fraction(v128.load(byColumn, 32), s));
+    d = i16x8.add(d, fraction(v128.load(byColumn, 48), s));
+  }
+  v128.store(out, a);
+  v128.store(out, b, 16);
+  v128.store(out, c, 32);
+  v128.store(out, d, 48);
+  const ab = i16x8.max_s(i16x8.abs(a), i16x8.abs(b));
+  const cd = i16x8.max_s(i16x8.abs(c), i16x8.abs(d));
+  return i16x8.max_s(most, i16x8.max_s(ab, cd));
+}
+
+/** The tables of all groups as bytes with 128 added, at `tables`; returns what a unit is worth. */
+function buildTables(product: Product, x: usize, wide: usize, tables: usize): f32 {
+  const groups = 2 * product.pairs;
+  const plan = product.plan;
+  const length = product.patternLength;
+  let most = i16x8.splat(0);
+  let position = 0;
+  let at = x;
+  // Reads past x only in a second group that does not exist: its numbers must be 0.
+  const last = x + (<usize>product.columns << 1);
+  for (let group = 0, out = wide; group < groups; group++, out += 64) {
+    const entry = plan + <usize>position * PLAN_ENTRY;
+    if (++position == length) position = 0;
+    const width = load<i32>(entry);
+    const byColumn = <usize>load<u32>(entry, 4);
+    const from = min(at, last);
+    if (width == 2) most = buildGroup(from, 2, byColumn, out, most);
+    else if (width == 1) most = buildGroup(from, 1, byColumn, out, most);
+    else if (width == 3) most = buildGroup(from, 3, byColumn, out, most);
+    else most = buildGroup(from, 4, byColumn, out, most);
+    at += <usize>width << 1;
+  }
+  most = i16x8.max_s(most, v128.shuffle<i16>(most, most, 4, 5, 6, 7, 0, 1, 2, 3));
+  most = i16x8.max_s(most, v128.shuffle<i16>(most, most, 2, 3, 0, 1, 6, 7, 4, 5));
+  const largest = max(1, max(i16x8.extract_lane_s(most, 0), i16x8.extract_lane_s(most, 1)));
+  const factor = min(32767, (127 << 15) / largest);
+  const factors = i16x8.splat(<i16>factor);
+  const bias = v128.load(BYTES, 16);
+  const end = wide + (<usize>groups << 6);
+  for (let from = wide, to = tables; from < end; from += 64, to += 32) {
+    const a = i8x16.narrow_i16x8_s(fraction(v128.load(from), factors), fraction(v128.load(from, 16), factors));
+    const b = i8x16.narrow_i16x8_s(
+      fraction(v128.load(from, 32), factors),
+      fraction(v128.load(from, 48), factors),
+    );
+    v128.store(to, v128.xor(a, bias));
+    v128.store(to, v128.xor(b, bias), 16);
+  }
+  return product.unit / <f32>factor;
+}
+
+/** sums [16 size] of the tables' bytes over all groups, for `size` steps from `first`. */
+function multiply(product: Product, first: i32, size: i32, tables: usize, acc: usize, sums: usize): void {
+  const length = streamBytes(product.steps);
+  let stream = product.codes + PREFIX_BYTES + (<usize>first << 4);
+  const zero = i32x4.splat(0);
+  for (let p = sums; p < sums + (<usize>size << 6); p += 16) v128.store(p, zero);
+  for (let p = acc; p < acc + (<usize>size << 5); p += 16) v128.store(p, zero);
+  const pairs = product.pairs;
+  const patternLength = product.patternLength;
+  let position = 0;
+  for (let pair = 0; pair < pairs; pair += PAIRS_AT_ONCE) {
+    const count = min(PAIRS_AT_ONCE, pairs - pair);
+    if (patternLength == 1) addUniform(stream, length, size, count, tables, product.plan, acc);
+    else position = addMixed(stream, length, size, count, tables, product.plan, patternLength, position, acc);
+    stream += <usize>count * length;
+    tables += <usize>count * PAIR_BYTES;
+    widen(acc, size, sums);
+  }
+}
+
+function addUniform(
+  stream: usize,
+  length: usize,
+  size: i32,
+  count: i32,
+  tables: usize,
+  plan: usize,
+  acc: usize,
+): void {
+  const maps = <usize>load<u32>(plan, 8);
+  const s1 = v128.load(maps);
+  const s2 = v128.load(maps, 16);
+  const mask = v128.load(BYTES);
+  for (; count > 0; count--, stream += length, tables += PAIR_BYTES)
+    addPair(stream, size, tables, s1, s2, s1, s2, mask, acc);
+}
+
+function addMixed(
+  stream: usize,
+  length: usize,
+  size: i32,
+  count: i32,
+  tables: usize,
+  plan: usize,
+  patternLength: i32,
+  position: i32,
+  acc: usize,
+): i32 {
+  const mask = v128.load(BYTES);
+  for (; count > 0; count--, stream += length, tables += PAIR_BYTES) {
+    const maps = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
+    if (++position == patternLength) position = 0;
+    const others = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
+    if (++position == patternLength) position = 0;
+    const s1 = v128.load(maps);
+    const s2 = v128.load(maps, 16);
+    addPair(stream, size, tables, s1, s2, v128.load(others), v128.load(others, 16), mask, acc);
+  }
+  return position;
+}
+
+/**
+ * Adds the look-ups of a pair to acc, 32 bytes a step: the sums of raw 16-bit words (two rows each), and the
+ * sums of their high bytes, the odd rows. A step is about 35 vector instructions for 32 codes.
+ */
+// @ts-ignore: decorator
+@inline
+function addPair(
+  p: usize,
+  size: i32,
+  tables: usize,
+  s1: v128,
+  s2: v128,
+  t1: v128,
+  t2: v128,
+  mask: v128,
+  acc: usize,
+): void {
+  const a = v128.load(tables);
+  const b = v128.load(tables, 16);
+  const c = v128.load(tables, 32);
+  const d = v128.load(tables, 48);
+  const before = v128.load(p - 16);
+  let state = stateBytes(p, s1, s2, false, mask);
+  let next = lookUp(s2, nibbles(before, false, mask));
+  let state1 = stateBytes(p, t1, t2, true, mask);
+  let next1 = lookUp(t2, nibbles(before, true, mask));
+  const end = p + (<usize>size << 4);
+  do {
+    const codes = v128.load(p);
+    const n = nibbles(codes, false, mask);
+    const fromA = lookUp(a, v128.xor(nibbles(state, false, mask), n));
+    const fromB = lookUp(b, v128.xor(nibbles(state, true, mask), n));
+    state = v128.xor(lookUp(s1, n), next);
+    next = lookUp(s2, n);
+    const n1 = nibbles(codes, true, mask);
+    const fromC = lookUp(c, v128.xor(nibbles(state1, false, mask), n1));
+    const fromD = lookUp(d, v128.xor(nibbles(state1, true, mask), n1));
+    state1 = v128.xor(lookUp(t1, n1), next1);
+    next1 = lookUp(t2, n1);
+    const raw = i16x8.add(i16x8.add(fromA, fromB), i16x8.add(fromC, fromD));
+    const high = i16x8.add(
+      i16x8.add(i16x8.shr_u(fromA, 8), i16x8.shr_u(fromB, 8)),
+      i16x8.add(i16x8.shr_u(fromC, 8), i16x8.shr_u(fromD, 8)),
+    );
+    v128.store(acc, i16x8.add(v128.load(acc), raw));
+    v128.store(acc, i16x8.add(v128.load(acc, 16), high), 16);
+    p += 16;
+    acc += 32;
+  } while (p != end);
+}
+
+/** Adds acc to sums and clears it. */
+function widen(acc: usize, size: i32, sums: usize): void {
+  const zero = i16x8.splat(0);
+  for (; size > 0; size--, acc += 32, sums += 64) {
+    const odd = v128.load(acc, 16);
+    const even = i16x8.sub(v128.load(acc), i16x8.shl(odd, 8));
+    v128.store(acc, zero);
+    v128.store(acc, zero, 16);
+    const low = v128.shuffle<i16>(even, odd, 0, 8, 1, 9, 2, 10, 3, 11);
+    const high = v128.shuffle<i16>(even, odd, 4, 12, 5, 13, 6, 14, 7, 15);
+    v128.store(sums, i32x4.add(v128.load(sums), i32x4.extend_low_i16x8_u(low)));
+    v128.store(sums, i32x4.add(v128.load(sums, 16), i32x4.extend_high_i16x8_u(low)), 16);
+    v128.store(sums, i32x4.add(v128.load(sums, 32), i32x4.extend_low_i16x8_u(high)), 32);
+    v128.store(sums, i32x4.add(v128.load(sums, 48), i32x4.extend_high_i16x8_u(high)), 48);
+  }
+}
+
+/** y[row] = base[row] + (sum - the tables' 128s) unit scales[row]. */
+function finish(product: Product, first: i32, size: i32, sums: usize, unit: f32): void {
+  const bias = 512 * product.pairs;
+  let rowAt = product.rowAt + (<usize>first << 6);
+  const scales = product.scales;
+  const y = product.y;
+  const base = product.base;
+  const end = sums + (<usize>size << 6);
+  for (; sums < end; sums += 4, rowAt += 4) {
+    const row = load<i32>(rowAt);
+    if (row < 0) continue;
+    const value = <f32>(load<i32>(sums) - bias) * unit * load<f32>(scales + f32Bytes(row));
+    store<f32>(y + f32Bytes(row), base ? load<f32>(base + f32Bytes(row)) + value : value);
+  }
+}
