@@ -266,6 +266,11 @@ for (const [rows, m, order] of [
   }
 }
 
+/** The largest odd divisor. */
+function oddPart(columns: number): number {
+  return columns % 2 === 0 ? oddPart(columns / 2) : columns;
+}
+
 function coded(
   b: Backend,
   rows: number,
@@ -330,6 +335,68 @@ for (const [rows, columns, widths, interleave, tailBiting] of [
     return b.read(y);
   });
 }
+
+// Tables of bytes: rows are sums of `columns` terms with an error of about 1 % of their size.
+for (const [rows, columns, widths, interleave, tailBiting] of [
+  [1, 1, [1], 1, false],
+  [50, 37, [4], 1, true],
+  [33, 40, [2], 1, false],
+  [70, 84, [2], 16, true],
+  [20, 116, [3, 3, 2], 1, true],
+  [64, 65, [2, 1], 16, false],
+  [10, 30, [2, 2, 1], 7, true],
+  [40, 600, [1], 1, true],
+  [5000, 48, [3], 1, true],
+  [576, 1536, [2], 1, true],
+] as const) {
+  const code = `codes of ${widths.join(",")}, S ${interleave}, ${tailBiting ? "cyclic" : "from 0"}`;
+  for (const input of ["plain", "norm", "up"] as const)
+    conforms(`tokenProducts ${rows} x ${columns}, ${code}, ${input} input`, 0.03, async (b) => {
+      const x = upload(b, numbers(columns, 31));
+      const other = upload(b, numbers(columns, 32));
+      const m = oddPart(columns);
+      const orthogonal = upload(
+        b,
+        Float32Array.from({ length: m * m }, (_, i) => {
+          const angle = (2 * Math.PI * (i % m) * Math.floor(i / m)) / m;
+          return (Math.cos(angle) + Math.sin(angle)) / Math.sqrt(m);
+        }),
+      );
+      const signs = upload(
+        b,
+        numbers(columns, 33).map((v) => (v < 0 ? -1 : 1)),
+      );
+      const weight = coded(b, rows, columns, widths, interleave, tailBiting);
+      const y = upload(b, numbers(2 * rows + 4, 34));
+      const options = {
+        ...{ x, rotation: { signs, q: orthogonal, m } },
+        ...(input === "norm" && { norm: { weight: other, epsilon: 1e-5 } }),
+        ...(input === "up" && { up: other }),
+      };
+      const first = { weight, bias: upload(b, numbers(rows, 35)), y, start: 1 };
+      const products = b.tokenProducts({ ...options, products: [first, { weight, y, start: rows + 2 }] });
+      const added = b.tokenProducts({ ...options, products: [first], accumulate: true });
+      for (let run = 0; run < 2; run++) products.run();
+      added.run();
+      products.free();
+      added.free();
+      return b.read(y);
+    });
+}
+
+test("tables of bytes show an input that is not a number", async () => {
+  const [backend] = wasm;
+  const x = upload(backend, Float32Array.of(1, Number.NaN, 0, 2));
+  const rotation = {
+    signs: upload(backend, new Float32Array(4).fill(1)),
+    q: upload(backend, Float32Array.of(1)),
+    m: 1,
+  };
+  const y = backend.allocate(20);
+  const weight = coded(backend, 20, 4, [2], 1, true);
+  backend.tokenProducts({ x, rotation, products: [{ weight, y }] }).run();
+  assert.ok((await backend.read(y)).every(Number.isNaN));
+});
 
 for (const backend of [reference, ...wasm]) {
   test(`${backend.name}, ${backend.threads} threads, refuses what does not fit its buffers`, () => {
