@@ -15,3 +15,4 @@ export * from "./training";
 export * from "./trellis";
 export * from "./trellis-lookup";
 export * from "./trellis-token";
+export * from "./measure";

@@ -1,9 +1,10 @@
 // One token through coded matrices that share their input: the input is made (norm or activation) and rotated,
-// its products with the 16 vectors of A and of B become tables of bytes for each column group, and 16 rows add
-// one of each with two shuffles. No multiplication for a weight, and a step costs the same for groups of 4
-// columns as of 1, so speed follows bits. Sums are whole numbers: exact, and the same for any number of threads.
+// its products with the 16 vectors of A and of B become tables of 14-bit numbers for each column group, and 16
+// rows add one of each with four shuffles. No multiplication for a weight, and a step costs the same for groups
+// of 4 columns as of 1, so speed follows bits. Sums are whole numbers: the same for any number of threads.
 //
-// Relative error of y 1 % for Gaussian x (docs/performance.md): what is lost is the rounding of tables to bytes.
+// The six high bits of four numbers are added in a byte, exactly; the eight low bits are averaged, which rounds.
+// Relative error of y 0.05 % for Gaussian x (docs/performance.md).
 
 import { rmsNorm, siluMultiply } from "./elementwise";
 import { rotate } from "./rotate";
@@ -12,19 +13,24 @@ import { f32Bytes } from "./vector";
 
 /** Steps (16 rows each) whose sums stay in L1 while all groups pass. */
 const TILE: i32 = 128;
-/** Pairs that add up in 16 bits: 64 times four bytes of at most 255. */
-const PAIRS_AT_ONCE: i32 = 64;
-/** Bytes of the tables of a pair: A and B of the first group, then of the second. */
-const PAIR_BYTES: usize = 64;
+/** Pairs whose bytes add up in 16 bits. */
+const PAIRS_AT_ONCE: i32 = 256;
+/** Bytes of the tables of a pair: low and high bytes of A, of B, then of the second group's. */
+const PAIR_BYTES: usize = 128;
+/** Bytes of sums of a step while pairs are added: low, odd low, high, odd high. */
+const ACC_BYTES: usize = 64;
+/** Numbers of the tables are from -LARGEST to LARGEST, stored with OFFSET added: below 2^14 and no carry to 64. */
+const LARGEST: i32 = 8127;
+const OFFSET: i32 = 8192;
 
 // How the input is made from x (src/compute/wasm/token-products.ts).
 const NORMALISE: i32 = 1;
 const ACTIVATE: i32 = 2;
 
-// 15 and 128 in every byte; in memory because of V8 (see exp.ts).
-const BYTES: usize = memory.data<u8>([
-  15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 128, 128, 128, 128, 128, 128, 128, 128, 128,
-  128, 128, 128, 128, 128, 128, 128,
+// 15 in every byte, OFFSET and 255 in every 16 bits; in memory because of V8 (see exp.ts).
+const BYTES: usize = memory.data<u16>([
+  0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 8192, 8192, 8192, 8192, 8192, 8192, 8192, 8192,
+  255, 255, 255, 255, 255, 255, 255, 255,
 ]);
 
 /** One matrix and where its product goes; written by src/compute/wasm/token-products.ts. */
@@ -52,8 +58,8 @@ const PLAN_ENTRY: usize = 12;
 
 /**
  * All `count` products for this thread's share of the rows. kind 0: the input is x; 1: its RMSNorm with weights
- * `other`; 2: silu(x) * other. `scratch`, this thread's own: 14 bytes a column and 128, 192 bytes for each of
- * `pairs` (the most of any product), 12 KiB.
+ * `other`; 2: silu(x) * other. `scratch`, this thread's own: 14 bytes a column and 128, 256 bytes for each of
+ * `pairs` (the most of any product), 16 KiB.
  */
 export function tokenProducts(
   kind: i32,
@@ -73,9 +79,9 @@ export function tokenProducts(
 ): void {
   const sums = scratch;
   const acc = sums + 64 * TILE;
-  const tables = acc + 32 * TILE;
+  const tables = acc + ACC_BYTES * TILE;
   const wide = tables + <usize>pairs * PAIR_BYTES;
-  const made = wide + <usize>pairs * 2 * PAIR_BYTES;
+  const made = wide + <usize>pairs * 128;
   const rotated = made + f32Bytes(columns);
   const spare = rotated + f32Bytes(columns);
   const quantised = spare + f32Bytes(columns);
@@ -169,7 +175,7 @@ function buildGroup(x: usize, width: i32, byColumn: usize, out: usize, most: v12
   return i16x8.max_s(most, i16x8.max_s(ab, cd));
 }
 
-/** The tables of all groups as bytes with 128 added, at `tables`; returns what a unit is worth. */
+/** The tables of all groups, low and high bytes apart, at `tables`; returns what a unit is worth. */
 function buildTables(product: Product, x: usize, wide: usize, tables: usize): f32 {
   const groups = 2 * product.pairs;
   const plan = product.plan;
@@ -194,29 +200,27 @@ function buildTables(product: Product, x: usize, wide: usize, tables: usize): f3
   most = i16x8.max_s(most, v128.shuffle<i16>(most, most, 4, 5, 6, 7, 0, 1, 2, 3));
   most = i16x8.max_s(most, v128.shuffle<i16>(most, most, 2, 3, 0, 1, 6, 7, 4, 5));
   const largest = max(1, max(i16x8.extract_lane_s(most, 0), i16x8.extract_lane_s(most, 1)));
-  const factor = min(32767, (127 << 15) / largest);
+  const factor = min(32767, (LARGEST << 15) / largest);
   const factors = i16x8.splat(<i16>factor);
-  const bias = v128.load(BYTES, 16);
   const end = wide + (<usize>groups << 6);
-  for (let from = wide, to = tables; from < end; from += 64, to += 32) {
-    const a = i8x16.narrow_i16x8_s(fraction(v128.load(from), factors), fraction(v128.load(from, 16), factors));
-    const b = i8x16.narrow_i16x8_s(
-      fraction(v128.load(from, 32), factors),
-      fraction(v128.load(from, 48), factors),
-    );
-    v128.store(to, v128.xor(a, bias));
-    v128.store(to, v128.xor(b, bias), 16);
+  for (let from = wide, to = tables; from < end; from += 32, to += 32) {
+    const offset = v128.load(BYTES, 16);
+    const low = v128.load(BYTES, 32);
+    const a = i16x8.add(fraction(v128.load(from), factors), offset);
+    const b = i16x8.add(fraction(v128.load(from, 16), factors), offset);
+    v128.store(to, i8x16.narrow_i16x8_u(v128.and(a, low), v128.and(b, low)));
+    v128.store(to, i8x16.narrow_i16x8_u(i16x8.shr_u(a, 8), i16x8.shr_u(b, 8)), 16);
   }
   return product.unit / <f32>factor;
 }
 
-/** sums [16 size] of the tables' bytes over all groups, for `size` steps from `first`. */
+/** sums [16 size] of the tables' numbers over all groups, for `size` steps from `first`. */
 function multiply(product: Product, first: i32, size: i32, tables: usize, acc: usize, sums: usize): void {
   const length = streamBytes(product.steps);
   let stream = product.codes + PREFIX_BYTES + (<usize>first << 4);
   const zero = i32x4.splat(0);
   for (let p = sums; p < sums + (<usize>size << 6); p += 16) v128.store(p, zero);
-  for (let p = acc; p < acc + (<usize>size << 5); p += 16) v128.store(p, zero);
+  for (let p = acc; p < acc + (<usize>size << 6); p += 16) v128.store(p, zero);
   const pairs = product.pairs;
   const patternLength = product.patternLength;
   let position = 0;
@@ -272,8 +276,8 @@ function addMixed(
 }
 
 /**
- * Adds the look-ups of a pair to acc, 32 bytes a step: the sums of raw 16-bit words (two rows each), and the
- * sums of their high bytes, the odd rows. A step is about 35 vector instructions for 32 codes.
+ * Adds the look-ups of a pair to acc: for low and high bytes the sums of raw 16-bit words (two rows each), and
+ * the sums of their high bytes, the odd rows. A step is about 40 vector instructions for 32 codes.
  */
 // @ts-ignore: decorator
 @inline
@@ -289,9 +293,9 @@ function addPair(
   acc: usize,
 ): void {
   const a = v128.load(tables);
-  const b = v128.load(tables, 16);
-  const c = v128.load(tables, 32);
-  const d = v128.load(tables, 48);
+  const aHigh = v128.load(tables, 16);
+  const b = v128.load(tables, 32);
+  const bHigh = v128.load(tables, 48);
   const before = v128.load(p - 16);
   let state = stateBytes(p, s1, s2, false, mask);
   let next = lookUp(s2, nibbles(before, false, mask));
@@ -301,47 +305,62 @@ function addPair(
   do {
     const codes = v128.load(p);
     const n = nibbles(codes, false, mask);
-    const fromA = lookUp(a, v128.xor(nibbles(state, false, mask), n));
-    const fromB = lookUp(b, v128.xor(nibbles(state, true, mask), n));
+    const atA = v128.xor(nibbles(state, false, mask), n);
+    const atB = v128.xor(nibbles(state, true, mask), n);
     state = v128.xor(lookUp(s1, n), next);
     next = lookUp(s2, n);
+    let low = i8x16.avgr_u(lookUp(a, atA), lookUp(b, atB));
+    let high = i8x16.add(lookUp(aHigh, atA), lookUp(bHigh, atB));
     const n1 = nibbles(codes, true, mask);
-    const fromC = lookUp(c, v128.xor(nibbles(state1, false, mask), n1));
-    const fromD = lookUp(d, v128.xor(nibbles(state1, true, mask), n1));
+    const atC = v128.xor(nibbles(state1, false, mask), n1);
+    const atD = v128.xor(nibbles(state1, true, mask), n1);
     state1 = v128.xor(lookUp(t1, n1), next1);
     next1 = lookUp(t2, n1);
-    const raw = i16x8.add(i16x8.add(fromA, fromB), i16x8.add(fromC, fromD));
-    const high = i16x8.add(
-      i16x8.add(i16x8.shr_u(fromA, 8), i16x8.shr_u(fromB, 8)),
-      i16x8.add(i16x8.shr_u(fromC, 8), i16x8.shr_u(fromD, 8)),
+    // The second group's tables are left in memory: there are 15 registers.
+    low = i8x16.avgr_u(low, i8x16.avgr_u(lookUp(v128.load(tables, 64), atC), lookUp(v128.load(tables, 96), atD)));
+    high = i8x16.add(
+      high,
+      i8x16.add(lookUp(v128.load(tables, 80), atC), lookUp(v128.load(tables, 112), atD)),
     );
-    v128.store(acc, i16x8.add(v128.load(acc), raw));
-    v128.store(acc, i16x8.add(v128.load(acc, 16), high), 16);
+    v128.store(acc, i16x8.add(v128.load(acc), low));
+    v128.store(acc, i16x8.add(v128.load(acc, 16), i16x8.shr_u(low, 8)), 16);
+    v128.store(acc, i16x8.add(v128.load(acc, 32), high), 32);
+    v128.store(acc, i16x8.add(v128.load(acc, 48), i16x8.shr_u(high, 8)), 48);
     p += 16;
-    acc += 32;
+    acc += ACC_BYTES;
   } while (p != end);
 }
 
-/** Adds acc to sums and clears it. */
+/** Adds acc, as 4 low + 256 high, to sums and clears it. */
 function widen(acc: usize, size: i32, sums: usize): void {
   const zero = i16x8.splat(0);
-  for (; size > 0; size--, acc += 32, sums += 64) {
-    const odd = v128.load(acc, 16);
-    const even = i16x8.sub(v128.load(acc), i16x8.shl(odd, 8));
-    v128.store(acc, zero);
-    v128.store(acc, zero, 16);
-    const low = v128.shuffle<i16>(even, odd, 0, 8, 1, 9, 2, 10, 3, 11);
-    const high = v128.shuffle<i16>(even, odd, 4, 12, 5, 13, 6, 14, 7, 15);
-    v128.store(sums, i32x4.add(v128.load(sums), i32x4.extend_low_i16x8_u(low)));
-    v128.store(sums, i32x4.add(v128.load(sums, 16), i32x4.extend_high_i16x8_u(low)), 16);
-    v128.store(sums, i32x4.add(v128.load(sums, 32), i32x4.extend_low_i16x8_u(high)), 32);
-    v128.store(sums, i32x4.add(v128.load(sums, 48), i32x4.extend_high_i16x8_u(high)), 48);
+  for (; size > 0; size--, acc += ACC_BYTES, sums += 64) {
+    const oddLow = v128.load(acc, 16);
+    const evenLow = i16x8.sub(v128.load(acc), i16x8.shl(oddLow, 8));
+    const oddHigh = v128.load(acc, 48);
+    const evenHigh = i16x8.sub(v128.load(acc, 32), i16x8.shl(oddHigh, 8));
+    for (let p: usize = 0; p < 64; p += 16) v128.store(acc + p, zero);
+    const low0 = v128.shuffle<i16>(evenLow, oddLow, 0, 8, 1, 9, 2, 10, 3, 11);
+    const low1 = v128.shuffle<i16>(evenLow, oddLow, 4, 12, 5, 13, 6, 14, 7, 15);
+    const high0 = v128.shuffle<i16>(evenHigh, oddHigh, 0, 8, 1, 9, 2, 10, 3, 11);
+    const high1 = v128.shuffle<i16>(evenHigh, oddHigh, 4, 12, 5, 13, 6, 14, 7, 15);
+    addWide(i32x4.extend_low_i16x8_u(low0), i32x4.extend_low_i16x8_u(high0), sums);
+    addWide(i32x4.extend_high_i16x8_u(low0), i32x4.extend_high_i16x8_u(high0), sums + 16);
+    addWide(i32x4.extend_low_i16x8_u(low1), i32x4.extend_low_i16x8_u(high1), sums + 32);
+    addWide(i32x4.extend_high_i16x8_u(low1), i32x4.extend_high_i16x8_u(high1), sums + 48);
   }
 }
 
-/** y[row] = base[row] + (sum - the tables' 128s) unit scales[row]. */
+// @ts-ignore: decorator
+@inline
+function addWide(low: v128, high: v128, sums: usize): void {
+  v128.store(sums, i32x4.add(v128.load(sums), i32x4.add(i32x4.shl(low, 2), i32x4.shl(high, 8))));
+}
+
+/** y[row] = base[row] + (sum - the tables' offsets) unit scales[row]. */
 function finish(product: Product, first: i32, size: i32, sums: usize, unit: f32): void {
-  const bias = 512 * product.pairs;
+  // Three averages a pair round up by 1/2 each half of the time: by 2 in the unit of a sum, on average.
+  const offset = (4 * OFFSET + 2) * product.pairs;
   let rowAt = product.rowAt + (<usize>first << 6);
   const scales = product.scales;
   const y = product.y;
@@ -350,7 +369,7 @@ function finish(product: Product, first: i32, size: i32, sums: usize, unit: f32)
   for (; sums < end; sums += 4, rowAt += 4) {
     const row = load<i32>(rowAt);
     if (row < 0) continue;
-    const value = <f32>(load<i32>(sums) - bias) * unit * load<f32>(scales + f32Bytes(row));
+    const value = <f32>(load<i32>(sums) - offset) * unit * load<f32>(scales + f32Bytes(row));
     store<f32>(y + f32Bytes(row), base ? load<f32>(base + f32Bytes(row)) + value : value);
   }
 }

@@ -10,8 +10,8 @@ import type { WorkingArea } from "./working-area.js";
 const PRODUCT_WORDS = 12;
 const PLAN_WORDS = 3;
 const UNIT_WORD = 10;
-const TILE_BYTES = 96 * 128;
-const PAIR_BYTES = 192;
+const TILE_BYTES = 128 * 128;
+const PAIR_BYTES = 256;
 const [PLAIN, NORMALISE, ACTIVATE] = [0, 1, 2];
 /** Sums of up to four products stay below one, so that they fit int16. */
 const FULL_SCALE = 32700;
