@@ -292,10 +292,7 @@ function addPair(
   mask: v128,
   acc: usize,
 ): void {
-  const a = v128.load(tables);
-  const aHigh = v128.load(tables, 16);
-  const b = v128.load(tables, 32);
-  const bHigh = v128.load(tables, 48);
+  // Tables are left in memory: there are 15 registers, and loads are not what limits this loop.
   const before = v128.load(p - 16);
   let state = stateBytes(p, s1, s2, false, mask);
   let next = lookUp(s2, nibbles(before, false, mask));
@@ -309,14 +306,13 @@ function addPair(
     const atB = v128.xor(nibbles(state, true, mask), n);
     state = v128.xor(lookUp(s1, n), next);
     next = lookUp(s2, n);
-    let low = i8x16.avgr_u(lookUp(a, atA), lookUp(b, atB));
-    let high = i8x16.add(lookUp(aHigh, atA), lookUp(bHigh, atB));
+    let low = i8x16.avgr_u(lookUp(v128.load(tables), atA), lookUp(v128.load(tables, 32), atB));
+    let high = i8x16.add(lookUp(v128.load(tables, 16), atA), lookUp(v128.load(tables, 48), atB));
     const n1 = nibbles(codes, true, mask);
     const atC = v128.xor(nibbles(state1, false, mask), n1);
     const atD = v128.xor(nibbles(state1, true, mask), n1);
     state1 = v128.xor(lookUp(t1, n1), next1);
     next1 = lookUp(t2, n1);
-    // The second group's tables are left in memory: there are 15 registers.
     low = i8x16.avgr_u(low, i8x16.avgr_u(lookUp(v128.load(tables, 64), atC), lookUp(v128.load(tables, 96), atD)));
     high = i8x16.add(
       high,
@@ -360,16 +356,35 @@ function addWide(low: v128, high: v128, sums: usize): void {
 /** y[row] = base[row] + (sum - the tables' offsets) unit scales[row]. */
 function finish(product: Product, first: i32, size: i32, sums: usize, unit: f32): void {
   // Three averages a pair round up by 1/2 each half of the time: by 2 in the unit of a sum, on average.
-  const offset = (4 * OFFSET + 2) * product.pairs;
+  const offsets = i32x4.splat((4 * OFFSET + 2) * product.pairs);
+  const units = f32x4.splat(unit);
   let rowAt = product.rowAt + (<usize>first << 6);
   const scales = product.scales;
   const y = product.y;
   const base = product.base;
   const end = sums + (<usize>size << 6);
-  for (; sums < end; sums += 4, rowAt += 4) {
-    const row = load<i32>(rowAt);
-    if (row < 0) continue;
-    const value = <f32>(load<i32>(sums) - offset) * unit * load<f32>(scales + f32Bytes(row));
-    store<f32>(y + f32Bytes(row), base ? load<f32>(base + f32Bytes(row)) + value : value);
+  for (; sums < end; sums += 16, rowAt += 16) {
+    const rows = v128.load(rowAt);
+    const values = f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(v128.load(sums), offsets)), units);
+    if (i32x4.bitmask(rows)) {
+      for (let i: usize = 0; i < 16; i += 4) {
+        if (load<i32>(rowAt + i) < 0) continue;
+        v128.store(sums, values);
+        put(load<f32>(sums + i), load<i32>(rowAt + i), scales, base, y);
+      }
+    } else {
+      put(f32x4.extract_lane(values, 0), i32x4.extract_lane(rows, 0), scales, base, y);
+      put(f32x4.extract_lane(values, 1), i32x4.extract_lane(rows, 1), scales, base, y);
+      put(f32x4.extract_lane(values, 2), i32x4.extract_lane(rows, 2), scales, base, y);
+      put(f32x4.extract_lane(values, 3), i32x4.extract_lane(rows, 3), scales, base, y);
+    }
   }
+}
+
+// @ts-ignore: decorator
+@inline
+function put(value: f32, row: i32, scales: usize, base: usize, y: usize): void {
+  const at = f32Bytes(row);
+  const scaled = value * load<f32>(scales + at);
+  store<f32>(y + at, base ? load<f32>(base + at) + scaled : scaled);
 }

@@ -93,16 +93,15 @@ export class TransformerSession {
     const all = options.logits === "all";
     this.#busy = true;
     try {
-      const result = new Float32Array(all ? ids.length * vocabulary : vocabulary);
-      for (let from = 0; from < ids.length; from += this.#workspace.maxTokens) {
+      const result = new Float32Array(all ? ids.length * vocabulary : 0);
+      for (let from = 0; ; from += this.#workspace.maxTokens) {
         // A chunk may compute for seconds: let timers, signals and other sessions have their turn in between.
         if (from > 0) await new Promise((resolve) => setTimeout(resolve));
         const tokens = Math.min(this.#workspace.maxTokens, ids.length - from);
         this.#forwardLayers(ids.subarray(from, from + tokens));
-        if (all) await this.#readLogits(0, tokens, result.subarray(from * vocabulary));
-        else if (from + tokens === ids.length) await this.#readLogits(tokens - 1, tokens, result);
+        if (all) await this.#readLogits(tokens, result.subarray(from * vocabulary));
+        if (from + tokens === ids.length) return all ? result : await this.#lastLogits(tokens - 1);
       }
-      return result;
     } finally {
       this.#busy = false;
     }
@@ -184,22 +183,31 @@ export class TransformerSession {
     this.#position += ids.length;
   }
 
-  /** Applies the final norm and the head to rows first .. last - 1 of #hidden. */
-  async #readLogits(first: number, last: number, target: Float32Array): Promise<void> {
-    const { hiddenSize, vocabularySize, rmsNormEpsilon } = this.#config;
-    if (this.#token && last === 1) {
+  /** Logits of the first `tokens` rows of #hidden. */
+  async #readLogits(tokens: number, target: Float32Array): Promise<void> {
+    const { vocabularySize } = this.#config;
+    for (let row = 0; row < tokens; row += this.#headTokens) {
+      const count = Math.min(this.#headTokens, tokens - row);
+      this.#runHead(row, count);
+      target.set(await this.#backend.read(this.#logits, 0, count * vocabularySize), row * vocabularySize);
+    }
+  }
+
+  async #lastLogits(row: number): Promise<Float32Array> {
+    this.#runHead(row, 1);
+    return await this.#backend.read(this.#logits, 0, this.#config.vocabularySize);
+  }
+
+  /** #logits = the final norm and the head of `tokens` rows of #hidden from `row` on. */
+  #runHead(row: number, tokens: number): void {
+    const { hiddenSize, rmsNormEpsilon } = this.#config;
+    if (this.#token && row === 0 && tokens === 1) {
       this.#token.head.run();
-      target.set(await this.#backend.read(this.#logits, 0, vocabularySize));
       return;
     }
-    for (let row = first; row < last; row += this.#headTokens) {
-      const tokens = Math.min(this.#headTokens, last - row);
-      const input = this.#headInput;
-      this.#backend.copy(this.#hidden, row * hiddenSize, input, 0, tokens * hiddenSize);
-      this.#backend.rmsNorm(input, this.#weights.finalNorm, input, tokens, hiddenSize, rmsNormEpsilon);
-      this.#weights.head.forward(input, this.#logits, tokens);
-      const logits = await this.#backend.read(this.#logits, 0, tokens * vocabularySize);
-      target.set(logits, (row - first) * vocabularySize);
-    }
+    const input = this.#headInput;
+    this.#backend.copy(this.#hidden, row * hiddenSize, input, 0, tokens * hiddenSize);
+    this.#backend.rmsNorm(input, this.#weights.finalNorm, input, tokens, hiddenSize, rmsNormEpsilon);
+    this.#weights.head.forward(input, this.#logits, tokens);
   }
 }

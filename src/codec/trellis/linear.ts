@@ -9,7 +9,7 @@ import { upload } from "../../compute/upload.js";
 import type { CodedMatrix } from "../coded.js";
 import { distinctWidths } from "./code.js";
 import { windowMap } from "./maps.js";
-import { nibbleCode } from "./nibbles.js";
+import { knownNibbleCode } from "./nibbles.js";
 import { pairedCodes, storedNumbers, validateTrellis } from "./stored.js";
 import { UploadedRotation } from "./uploaded-rotation.js";
 
@@ -22,7 +22,7 @@ export function trellisWeights(backend: Backend, coded: CodedMatrix, name?: stri
   const nibbles = new Map(
     distinctWidths(code.widths).map((width) => [
       width,
-      nibbleCode(code.codeBits, windowMap(code.codeBits, width)),
+      knownNibbleCode(code.codeBits, windowMap(code.codeBits, width)),
     ]),
   );
   const carries = code.widths.map((width) => nibbles.get(width)!.carry);
@@ -68,12 +68,11 @@ function carryCodes(
   const { rows } = chaining;
   const before = Int32Array.from({ length: rows }, (_, row) => precedingRow(row, chaining));
   const carried = new Uint8Array(codes.length);
+  const byte = new Uint8Array(128);
   const carryOf = (group: number, code: number) => carries[group % carries.length]?.[code & 7] ?? 0;
   for (let pair = 0; pair < codes.length / rows; pair++) {
-    const byte = Uint8Array.from(
-      { length: 128 },
-      (_, two) => carryOf(2 * pair, two & 7) | (carryOf(2 * pair + 1, two >> 4) << 4),
-    );
+    for (let two = 0; two < byte.length; two++)
+      byte[two] = carryOf(2 * pair, two & 7) | (carryOf(2 * pair + 1, two >> 4) << 4);
     for (let row = 0, at = pair * rows; row < rows; row++)
       carried[at + row] = codes[at + row] ^ (before[row] < 0 ? 0 : byte[codes[at + before[row]]]);
   }

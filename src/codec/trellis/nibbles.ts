@@ -14,6 +14,15 @@ export interface NibbleCode {
   readonly carry: Uint8Array | null;
 }
 
+const known = new Map<WindowMap, NibbleCode>();
+
+/** `nibbleCode` of one of the format's maps, worked out once. */
+export function knownNibbleCode(codeBits: CodeBits, map: WindowMap): NibbleCode {
+  const found = known.get(map) ?? nibbleCode(codeBits, map);
+  known.set(map, found);
+  return found;
+}
+
 /**
  * The map of a code, its S0 n | n << 4, on nibbles. RangeError where there is none (every map of the format
  * has one).
