@@ -10,7 +10,7 @@ import { allocateTogether, type BufferGroup } from "./buffers.js";
 import { forwardLayer } from "./layer.js";
 import { type Rope, uploadRope } from "./rope.js";
 import { areCoded, SharedInput, TokenLayer } from "./token.js";
-import { LAYER_LINEARS, type ModelWeights } from "./weights.js";
+import { LAYER_LINEARS, type LayerWeights, type ModelWeights } from "./weights.js";
 import { allocateCache, allocateWorkspace, type LayerCache, type Workspace } from "./workspace.js";
 
 /**
@@ -23,6 +23,11 @@ export type Decoding = "fast" | "exact";
 const PREFILL_TOKENS = 512;
 /** Logits held on the backend at a time: 2^22 floats (16 MiB) are 85 tokens of a vocabulary of 49,152. */
 const HEAD_ELEMENTS = 2 ** 22;
+
+interface PreparedToken {
+  readonly layers: readonly (TokenLayer | undefined)[];
+  readonly head?: SharedInput | undefined;
+}
 
 export class TransformerSession {
   readonly capacity: number;
@@ -39,8 +44,8 @@ export class TransformerSession {
   readonly #headInput: Buffer;
   readonly #logits: Buffer;
   readonly #headTokens: number;
-  /** Layers and head made ready for a token on its own; null where that is to be exact or they are not coded. */
-  readonly #token: { readonly layers: readonly TokenLayer[]; readonly head: SharedInput } | null;
+  /** Layers and head made ready for a token on its own; those that are not coded are not among them. */
+  readonly #token: PreparedToken;
   #position = 0;
   #busy = false;
 
@@ -73,7 +78,7 @@ export class TransformerSession {
     this.#hidden = allocated.hidden;
     this.#headInput = allocated.headInput;
     this.#logits = allocated.logits;
-    this.#token = decoding === "fast" ? this.#prepareToken() : null;
+    this.#token = decoding === "fast" ? this.#prepareToken() : { layers: [] };
   }
 
   /** Tokens in the cache; the next token given to `forward` has this position. */
@@ -118,8 +123,8 @@ export class TransformerSession {
 
   /** Gives the memory back; the session is not used afterwards. */
   free(): void {
-    for (const layer of this.#token?.layers ?? []) layer.free();
-    this.#token?.head.free();
+    for (const layer of this.#token.layers) layer?.free();
+    this.#token.head?.free();
     this.#buffers.free();
   }
 
@@ -138,26 +143,25 @@ export class TransformerSession {
       );
   }
 
-  #prepareToken(): { layers: TokenLayer[]; head: SharedInput } | null {
+  #prepareToken(): PreparedToken {
     const { layers, head, finalNorm } = this.#weights;
-    const linears = layers.flatMap((layer) => LAYER_LINEARS.map((kind) => layer[kind]));
-    if (!areCoded([...linears, head])) return null;
     const epsilon = this.#config.rmsNormEpsilon;
     const made: { free(): void }[] = [this.#buffers];
     const keep = <T extends { free(): void }>(part: T): T => {
       made.push(part);
       return part;
     };
+    const prepareLayer = (layer: LayerWeights) =>
+      keep(new TokenLayer(this.#backend, this.#config, layer, this.#workspace, this.#hidden));
+    const input = { x: this.#hidden, norm: { weight: finalNorm, epsilon } };
+    const prepareHead = () =>
+      keep(new SharedInput(this.#backend, input, [{ linear: head, y: this.#logits }]));
     try {
       return {
         layers: layers.map((layer) =>
-          keep(new TokenLayer(this.#backend, this.#config, layer, this.#workspace, this.#hidden)),
+          areCoded(LAYER_LINEARS.map((kind) => layer[kind])) ? prepareLayer(layer) : undefined,
         ),
-        head: keep(
-          new SharedInput(this.#backend, { x: this.#hidden, norm: { weight: finalNorm, epsilon } }, [
-            { linear: head, y: this.#logits },
-          ]),
-        ),
+        head: areCoded([head]) ? prepareHead() : undefined,
       };
     } catch (error) {
       for (const part of made) part.free();
@@ -169,7 +173,7 @@ export class TransformerSession {
   #forwardLayers(ids: Int32Array): void {
     this.#weights.embedding.gather(ids, this.#hidden);
     this.#weights.layers.forEach((layer, i) => {
-      const token = ids.length === 1 ? this.#token?.layers[i] : undefined;
+      const token = ids.length === 1 ? this.#token.layers[i] : undefined;
       if (token) token.forward({ cache: this.#caches[i], position: this.#position, rope: this.#rope });
       else
         forwardLayer(this.#backend, this.#config, layer, this.#workspace, {
@@ -188,20 +192,20 @@ export class TransformerSession {
     const { vocabularySize } = this.#config;
     for (let row = 0; row < tokens; row += this.#headTokens) {
       const count = Math.min(this.#headTokens, tokens - row);
-      this.#runHead(row, count);
+      this.#runHead(row, count, tokens);
       target.set(await this.#backend.read(this.#logits, 0, count * vocabularySize), row * vocabularySize);
     }
   }
 
   async #lastLogits(row: number): Promise<Float32Array> {
-    this.#runHead(row, 1);
+    this.#runHead(row, 1, row + 1);
     return await this.#backend.read(this.#logits, 0, this.#config.vocabularySize);
   }
 
-  /** #logits = the final norm and the head of `tokens` rows of #hidden from `row` on. */
-  #runHead(row: number, tokens: number): void {
+  /** #logits = the final norm and the head of `tokens` rows of #hidden, of the `all` there, from `row` on. */
+  #runHead(row: number, tokens: number, all: number): void {
     const { hiddenSize, rmsNormEpsilon } = this.#config;
-    if (this.#token && row === 0 && tokens === 1) {
+    if (this.#token.head && all === 1) {
       this.#token.head.run();
       return;
     }
