@@ -9,12 +9,12 @@ import { createRequire } from "node:module";
 import { parseArgs } from "node:util";
 import { createRotation } from "../dist/codec/rotation.js";
 import { codeForRate } from "../dist/codec/trellis/index.js";
-import { lanesOf, positionsOf, toLanes } from "../dist/compute/trellis-lanes.js";
 import { WasmBackend } from "../dist/compute/wasm/backend.js";
 import { openFolder } from "../dist/container/reader.js";
 import { folderSource } from "../dist/runtime/folder-weights.js";
 import { TransformerSession } from "../dist/transformer/session.js";
 import { loadWeights } from "../dist/transformer/weights.js";
+import { randomWeight } from "./random-weight.mjs";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -77,15 +77,12 @@ function kernels(backend) {
     for (const rate of [1, 1.33, 1.5, 2, 2.67, 3, 4]) {
       const held = [];
       const upload = (data) => {
-        const buffer =
-          data instanceof Uint8Array ? backend.allocateBytes(data.length) : backend.allocate(data.length);
-        if (data instanceof Uint8Array) backend.writeBytes(buffer, data);
-        else backend.write(buffer, data);
+        const buffer = backend.allocate(data.length);
+        backend.write(buffer, data);
         held.push(buffer);
         return buffer;
       };
-      const { widths } = codeForRate(rate);
-      const weight = randomWeight(rows, columns, widths, upload);
+      const { weight, free } = randomWeight(backend, rows, columns, codeForRate(rate).widths);
       const { signs, q, m } = createRotation(columns, 0);
       const [x, y] = [upload(normals(columns)), upload(new Float32Array(rows))];
       const rotation = { signs: upload(signs), q: upload(q), m };
@@ -102,27 +99,9 @@ function kernels(backend) {
         (1e6 * exact).toFixed(0),
       );
       products.free();
+      free();
       for (const buffer of held) backend.free(buffer);
     }
-}
-
-function randomWeight(rows, columns, widths, upload) {
-  const chaining = { rows, interleave: 1, tailBiting: true };
-  const lanes = lanesOf(chaining);
-  let groups = 0;
-  for (let column = 0; column < columns; column += widths[groups++ % widths.length]);
-  const pairs = Math.ceil(groups / 2);
-  const distinct = [...new Set(widths)];
-  const bytes = (length) => Uint8Array.from({ length }, () => 256 * Math.random());
-  return {
-    ...{ rows, columns, widths, pairs, steps: lanes.steps },
-    codes: upload(toLanes(bytes(pairs * rows), lanes, chaining)),
-    rowAt: upload(new Uint8Array(lanes.rowAt.buffer)),
-    positions: positionsOf(lanes, rows),
-    tables: upload(normals(distinct.reduce((sum, width) => sum + 32 * width, 0))),
-    scales: upload(normals(rows)),
-    maps: upload(bytes(32 * distinct.length)),
-  };
 }
 
 const percent = (share) => `${(100 * share).toFixed(0)} %`;
