@@ -119,7 +119,11 @@ function summary(times, cpu) {
   ];
 }
 
-const argmax = (logits) => logits.reduce((most, value, i) => (value > logits[most] ? i : most), 0);
+function argmax(logits) {
+  let most = 0;
+  for (let i = 1; i < logits.length; i++) if (logits[i] > logits[most]) most = i;
+  return most;
+}
 
 async function tokens(source, threads) {
   const backend = await WasmBackend.create({ threads });

@@ -12,6 +12,8 @@ const PLAN_WORDS = 3;
 const UNIT_WORD = 10;
 const TILE_BYTES = 128 * 128;
 const PAIR_BYTES = 256;
+/** Place of a thread's working area among the arguments. */
+const AREA = 11;
 const [PLAIN, NORMALISE, ACTIVATE] = [0, 1, 2];
 /** Sums of up to four products stay below one, so that they fit int16. */
 const FULL_SCALE = 32700;
@@ -20,9 +22,9 @@ export class WasmTokenProducts implements TokenProducts {
   readonly #backend: WasmBackend;
   readonly #area: WorkingArea;
   readonly #block: number;
-  readonly #args: readonly number[];
+  /** Arguments of each thread, the address of its working area among them. */
+  readonly #args: readonly number[][];
   readonly #threadBytes: number;
-  readonly #threads: number;
   readonly #biases: readonly { y: Buffer; bias: Buffer; rows: number }[];
 
   constructor(backend: WasmBackend, area: WorkingArea, options: TokenProductsOptions) {
@@ -38,10 +40,10 @@ export class WasmTokenProducts implements TokenProducts {
     const pairs = Math.max(...products.map(({ weight }) => trellisShape(weight).pairs));
     this.#threadBytes = Math.ceil((TILE_BYTES + PAIR_BYTES * pairs + 14 * columns + 128) / 64) * 64;
     const work = products.reduce((sum, { weight }) => sum + weight.rows * weight.columns, 0);
-    this.#threads = threadsFor(work, backend.threads);
+    const threads = threadsFor(work, backend.threads);
     this.#block = writeProducts(backend, products, accumulate === true);
     const other = norm ? address(norm.weight) : up ? address(up) : 0;
-    this.#args = [
+    const shared = [
       norm ? NORMALISE : up ? ACTIVATE : PLAIN,
       address(x),
       other,
@@ -54,14 +56,15 @@ export class WasmTokenProducts implements TokenProducts {
       products.length,
       pairs,
     ];
+    this.#args = Array.from({ length: threads }, (_, thread) => [...shared, 0, thread, threads]);
   }
 
   run(): void {
     const area = this.#area.reserve(this.#backend.threads * this.#threadBytes);
-    const lists: number[][] = [];
-    for (let thread = 0; thread < this.#threads; thread++)
-      lists.push([...this.#args, area + thread * this.#threadBytes, thread, this.#threads]);
-    this.#backend.runtime.parallel("tokenProducts", lists);
+    this.#args.forEach((args, thread) => {
+      args[AREA] = area + thread * this.#threadBytes;
+    });
+    this.#backend.runtime.parallel("tokenProducts", this.#args);
     for (const { y, bias, rows } of this.#biases) this.#backend.add(y, bias, rows);
   }
 
