@@ -78,7 +78,7 @@ export async function runEvaluation(options: RunEvaluationOptions): Promise<Eval
   const shared = { signal, onProgress, ...(journal && { journal }) };
   let finished = false;
   try {
-    const load = (path: string) => loadModel(path, { threads, signal, onProgress });
+    const load = (path: string) => loadModel(path, { threads, decoding: "exact", signal, onProgress });
     const model = await load(options.model);
     let report: EvaluationReport;
     try {
