@@ -14,6 +14,7 @@ import { openFolder } from "../dist/container/reader.js";
 import { folderSource } from "../dist/runtime/folder-weights.js";
 import { TransformerSession } from "../dist/transformer/session.js";
 import { loadWeights } from "../dist/transformer/weights.js";
+import { bestOf } from "./best.mjs";
 import { randomWeight } from "./random-weight.mjs";
 
 const { values: options, positionals } = parseArgs({
@@ -28,22 +29,11 @@ const { values: options, positionals } = parseArgs({
     modules: { type: "string" },
   },
 });
+const best = bestOf(Number(options.seconds));
 const TOKENS = Number(options.tokens);
 const CONTEXT = Number(options.context);
 /** Byte shuffles of a vector: two tables of two bytes and two maps, for each of a pair's groups. */
 const LOOK_UPS = 12;
-
-function best(run) {
-  run();
-  const end = performance.now() + 1000 * Number(options.seconds);
-  let fastest = Number.POSITIVE_INFINITY;
-  do {
-    const start = performance.now();
-    run();
-    fastest = Math.min(fastest, performance.now() - start);
-  } while (performance.now() < end);
-  return fastest / 1000;
-}
 
 function print(...cells) {
   console.log(

@@ -4,6 +4,7 @@
 // Gweights/s (weights decoded and multiplied once per call, whatever the number of tokens) for coded ones.
 import { parseArgs } from "node:util";
 import { WasmBackend } from "../dist/compute/wasm/backend.js";
+import { bestOf } from "./best.mjs";
 import { randomWeight } from "./random-weight.mjs";
 
 const { values: options } = parseArgs({
@@ -14,20 +15,8 @@ const { values: options } = parseArgs({
   },
 });
 const threadCounts = options.threads.split(",").map(Number);
+const best = bestOf(Number(options.seconds));
 const TOKENS = [1, 4, 32, 128, 512];
-
-/** Seconds of the fastest run. */
-function best(run) {
-  run();
-  const end = performance.now() + 1000 * Number(options.seconds);
-  let fastest = Number.POSITIVE_INFINITY;
-  do {
-    const start = performance.now();
-    run();
-    fastest = Math.min(fastest, performance.now() - start);
-  } while (performance.now() < end);
-  return fastest / 1000;
-}
 
 function random(backend, length) {
   const buffer = backend.allocate(length);

@@ -50,7 +50,6 @@ export function multiplyTransposed(
         const xt = xk + <usize>t * xStride;
         const yt = y + <usize>t * yStride;
         let o = n;
-        for (; o <= end - 8; o += 8) tile1x8(xt, wk + <usize>o * wStride, wStride, yt + f32Bytes(o), length);
         for (; o <= end - 4; o += 4) tile1x4(xt, wk + <usize>o * wStride, wStride, yt + f32Bytes(o), length);
         for (; o < end; o++) tile1x1(xt, wk + <usize>o * wStride, yt + f32Bytes(o), length);
       }
@@ -134,69 +133,6 @@ function addPairs(y: usize, stride: usize, sums: v128): void {
 
 function tile4x1(x: usize, xs: usize, w: usize, y: usize, ys: usize, length: i32): void {
   for (let t: usize = 0; t < 4; t++) tile1x1(x + t * xs, w, y + t * ys, length);
-}
-
-/** Eight outputs at once hide the latency of each sum: the scores of one token. */
-function tile1x8(x: usize, w: usize, ws: usize, y: usize, length: i32): void {
-  let w1 = w + ws,
-    w2 = w1 + ws,
-    w3 = w2 + ws,
-    w4 = w3 + ws,
-    w5 = w4 + ws,
-    w6 = w5 + ws,
-    w7 = w6 + ws;
-  const zero = f32x4.splat(0);
-  let a0 = zero,
-    a1 = zero,
-    a2 = zero,
-    a3 = zero,
-    a4 = zero,
-    a5 = zero,
-    a6 = zero,
-    a7 = zero;
-  const fours = x + f32Bytes(length & ~3);
-  while (x < fours) {
-    const s = v128.load(x);
-    a0 = multiplyAdd(v128.load(w), s, a0);
-    a1 = multiplyAdd(v128.load(w1), s, a1);
-    a2 = multiplyAdd(v128.load(w2), s, a2);
-    a3 = multiplyAdd(v128.load(w3), s, a3);
-    a4 = multiplyAdd(v128.load(w4), s, a4);
-    a5 = multiplyAdd(v128.load(w5), s, a5);
-    a6 = multiplyAdd(v128.load(w6), s, a6);
-    a7 = multiplyAdd(v128.load(w7), s, a7);
-    x += 16;
-    w += 16;
-    w1 += 16;
-    w2 += 16;
-    w3 += 16;
-    w4 += 16;
-    w5 += 16;
-    w6 += 16;
-    w7 += 16;
-  }
-  for (let i = length & 3; i > 0; i--) {
-    const s = v128.load32_zero(x);
-    a0 = multiplyAdd(v128.load32_zero(w), s, a0);
-    a1 = multiplyAdd(v128.load32_zero(w1), s, a1);
-    a2 = multiplyAdd(v128.load32_zero(w2), s, a2);
-    a3 = multiplyAdd(v128.load32_zero(w3), s, a3);
-    a4 = multiplyAdd(v128.load32_zero(w4), s, a4);
-    a5 = multiplyAdd(v128.load32_zero(w5), s, a5);
-    a6 = multiplyAdd(v128.load32_zero(w6), s, a6);
-    a7 = multiplyAdd(v128.load32_zero(w7), s, a7);
-    x += 4;
-    w += 4;
-    w1 += 4;
-    w2 += 4;
-    w3 += 4;
-    w4 += 4;
-    w5 += 4;
-    w6 += 4;
-    w7 += 4;
-  }
-  v128.store(y, f32x4.add(v128.load(y), sumLanes4(a0, a1, a2, a3)));
-  v128.store(y, f32x4.add(v128.load(y, 16), sumLanes4(a4, a5, a6, a7)), 16);
 }
 
 function tile1x4(x: usize, w: usize, ws: usize, y: usize, length: i32): void {

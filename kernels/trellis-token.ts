@@ -355,6 +355,7 @@ function addWide(low: v128, high: v128, sums: usize): void {
 
 /** y[row] = base[row] + (sum - the tables' offsets) unit scales[row]. */
 function finish(product: Product, first: i32, size: i32, sums: usize, unit: f32): void {
+  // Sums wrap around at 2^16 groups; what is left without the offsets does not, below 2^17.
   // Three averages a pair round up by 1/2 each half of the time: by 2 in the unit of a sum, on average.
   const offsets = i32x4.splat((4 * OFFSET + 2) * product.pairs);
   const units = f32x4.splat(unit);
