@@ -15,3 +15,5 @@ export * from "./solve";
 export * from "./training";
 export * from "./trellis";
 export * from "./trellis-lookup";
+export * from "./trellis-token";
+export * from "./measure";

@@ -86,7 +86,7 @@ export async function runEvaluation(options: RunEvaluationOptions): Promise<Eval
   let finished = false;
   try {
     const load = (path: string, kvCache: CacheFormat, adapter?: string | undefined) =>
-      loadModel(path, { adapter, threads, kvCache, signal, onProgress });
+      loadModel(path, { adapter, threads, kvCache, decoding: "exact", signal, onProgress });
     const model = await load(options.model, options.kvCache ?? "f32", options.adapter);
     let report: EvaluationReport;
     try {

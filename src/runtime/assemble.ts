@@ -10,7 +10,7 @@ import { InputError, UsageError } from "../errors.js";
 import type { OnProgress } from "../progress.js";
 import { createTokenizer } from "../text/tokenizer.js";
 import { CACHE_FORMATS, type CacheFormat } from "../transformer/kv-cache.js";
-import { TransformerSession } from "../transformer/session.js";
+import { type Decoding, TransformerSession } from "../transformer/session.js";
 import { freeWeights, loadWeights, type WeightSource, weightBytes } from "../transformer/weights.js";
 import { generate } from "./generate.js";
 import type { LoadedModel } from "./loaded-model.js";
@@ -40,6 +40,8 @@ export interface LoadModelOptions {
   readonly kvCache?: CacheFormat | undefined;
   /** Keep what is downloaded from a URL in the browser's Cache Storage for the next visit. Default false. */
   readonly cache?: boolean | undefined;
+  /** How tokens are computed one at a time: "fast" (default) or "exact", without the error of byte tables. */
+  readonly decoding?: Decoding | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Stages "downloading" (bytes, from a URL) and "loading weights" (layers, from elsewhere). */
   readonly onProgress?: OnProgress | undefined;
@@ -51,7 +53,7 @@ export interface LoadModelOptions {
  */
 export async function assembleModel(
   opened: OpenedModel,
-  { threads, context, kvCache = "f16", signal, onProgress }: LoadModelOptions = {},
+  { threads, context, kvCache = "f16", decoding = "fast", signal, onProgress }: LoadModelOptions = {},
 ): Promise<LoadedModel> {
   const started = performance.now();
   const { source, config } = opened;
@@ -86,7 +88,7 @@ export async function assembleModel(
       createSession(capacity) {
         if (capacity > contextLength)
           throw new InputError(`${capacity} tokens are more than the context of ${contextLength}`);
-        return new TransformerSession(owner, weights, capacity, kvCache);
+        return new TransformerSession(owner, weights, capacity, { cache: kvCache, decoding });
       },
       generate: (prompt, options) => generate(model, prompt, options),
       async close() {

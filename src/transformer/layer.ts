@@ -70,32 +70,12 @@ export class LayerSteps {
     position: number,
     rope: Rope,
   ): void {
-    const { backend, tokens } = this;
-    const { heads, kvHeads, headSize, rmsNormEpsilon: epsilon } = this.config;
-    const { normed, query, key, value, attended } = this.workspace;
+    const { tokens, workspace } = this;
+    const { normed, query, key, value } = workspace;
     layer.q.forward(normed, query, tokens);
     layer.k.forward(normed, key, tokens);
     layer.v.forward(normed, value, tokens);
-    if (layer.qNorm) backend.rmsNorm(query, layer.qNorm, query, tokens * heads, headSize, epsilon);
-    if (layer.kNorm) backend.rmsNorm(key, layer.kNorm, key, tokens * kvHeads, headSize, epsilon);
-    const turn = { ...rope, tokens, position, headSize };
-    backend.rope({ ...turn, x: query, heads });
-    backend.rope({ ...turn, x: key, heads: kvHeads });
-    storeInCache(backend, this.config, cache, { key, value }, position, tokens);
-    backend.attention({
-      query,
-      keys: cache.keys,
-      values: cache.values,
-      packed: cache.format === "f32" ? undefined : cache.format,
-      y: attended,
-      tokens,
-      position,
-      heads,
-      kvHeads,
-      headSize,
-      scale: 1 / Math.sqrt(headSize),
-      window: this.config.slidingWindow,
-    });
+    attendOver(this.backend, this.config, layer, workspace, { tokens, cache, position, rope });
   }
 
   /** gate = silu(gate(normed)) * up(normed) */
@@ -112,4 +92,36 @@ export class LayerSteps {
     linear.forward(x, projected, this.tokens);
     this.backend.add(hidden, projected, this.tokens * this.config.hiddenSize);
   }
+}
+
+/** attended = attention over the cache of the workspace's queries, keys and values, which the cache takes over. */
+export function attendOver(
+  backend: Backend,
+  config: ModelConfig,
+  layer: Pick<LayerWeights, "qNorm" | "kNorm">,
+  workspace: Workspace,
+  { tokens, cache, position, rope }: Omit<ForwardLayerOptions, "hidden">,
+): void {
+  const { heads, kvHeads, headSize, rmsNormEpsilon: epsilon } = config;
+  const { query, key, value, attended } = workspace;
+  if (layer.qNorm) backend.rmsNorm(query, layer.qNorm, query, tokens * heads, headSize, epsilon);
+  if (layer.kNorm) backend.rmsNorm(key, layer.kNorm, key, tokens * kvHeads, headSize, epsilon);
+  const turn = { ...rope, tokens, position, headSize };
+  backend.rope({ ...turn, x: query, heads });
+  backend.rope({ ...turn, x: key, heads: kvHeads });
+  storeInCache(backend, config, cache, { key, value }, position, tokens);
+  backend.attention({
+    query,
+    keys: cache.keys,
+    values: cache.values,
+    packed: cache.format === "f32" ? undefined : cache.format,
+    y: attended,
+    tokens,
+    position,
+    heads,
+    kvHeads,
+    headSize,
+    scale: 1 / Math.sqrt(headSize),
+    window: config.slidingWindow,
+  });
 }

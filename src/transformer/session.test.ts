@@ -116,13 +116,13 @@ for (const format of ["f32", "f16"] as const)
       const one = await loadDenseWeights(backend, memoryCheckpoint(shallow, randomTensors(shallow)));
       const ids = randomIds(60, shallow.vocabularySize);
       const [keep, discard] = [4, 17];
-      const session = new TransformerSession(backend, one, 60, format);
+      const session = new TransformerSession(backend, one, 60, { cache: format });
       await session.forward(ids.subarray(0, 50));
       session.shift(keep, discard);
       assert.equal(session.position, 50 - discard);
       const shifted = await session.forward(ids.subarray(50), { logits: "all" });
       session.free();
-      const fresh = new TransformerSession(backend, one, 60, format);
+      const fresh = new TransformerSession(backend, one, 60, { cache: format });
       await fresh.forward(Int32Array.of(...ids.subarray(0, keep), ...ids.subarray(keep + discard, 50)));
       const expected = await fresh.forward(ids.subarray(50), { logits: "all" });
       fresh.free();
@@ -149,7 +149,7 @@ test("packed caches take the memory that they promise, and give it back", async 
   const held = wasm.runtime.bytesInUse;
   const bytes = (format: CacheFormat) => {
     const [short, long] = [100, 600].map((capacity) => {
-      const session = new TransformerSession(wasm, model, capacity, format);
+      const session = new TransformerSession(wasm, model, capacity, { cache: format });
       const bytes = wasm.runtime.bytesInUse;
       session.free();
       return bytes;

@@ -10,13 +10,32 @@ import { allocateTogether, type BufferGroup } from "./buffers.js";
 import { type AnyLayerCache, allocateCacheIn, type CacheFormat, shiftCaches } from "./kv-cache.js";
 import { forwardLayer } from "./layer.js";
 import { type Rope, uploadRope } from "./rope.js";
-import type { ModelWeights } from "./weights.js";
+import { areCoded, SharedInput, TokenLayer } from "./token.js";
+import { LAYER_LINEARS, type LayerWeights, type ModelWeights } from "./weights.js";
 import { allocateWorkspace, type Workspace } from "./workspace.js";
+
+/**
+ * How a token given on its own is computed: "fast" lets coded matrices look products up in tables of bytes
+ * (relative error about 1 %, see docs/performance.md); "exact" computes it as one of many.
+ */
+export type Decoding = "fast" | "exact";
 
 /** Tokens that go through the layers together: enough that weights are read once for many multiplications. */
 const PREFILL_TOKENS = 512;
 /** Logits held on the backend at a time: 2^22 floats (16 MiB) are 85 tokens of a vocabulary of 49,152. */
 const HEAD_ELEMENTS = 2 ** 22;
+
+export interface SessionOptions {
+  /** How keys and values are stored. Default f32. */
+  readonly cache?: CacheFormat | undefined;
+  /** Default exact. */
+  readonly decoding?: Decoding | undefined;
+}
+
+interface PreparedToken {
+  readonly layers: readonly (TokenLayer | undefined)[];
+  readonly head?: SharedInput | undefined;
+}
 
 export class TransformerSession {
   readonly capacity: number;
@@ -33,14 +52,18 @@ export class TransformerSession {
   readonly #headInput: Buffer;
   readonly #logits: Buffer;
   readonly #headTokens: number;
+  /** Layers and head made ready for a token on its own; those that are not coded are not among them. */
+  readonly #token: PreparedToken;
   #position = 0;
   #busy = false;
 
-  /**
-   * `capacity` in tokens, 1 … config.contextLength; `format` of the KV cache, default f32: exact. InputError when
-   * a value is out of range or memory does not suffice.
-   */
-  constructor(backend: Backend, weights: ModelWeights, capacity: number, format: CacheFormat = "f32") {
+  /** `capacity` in tokens, 1 … config.contextLength. InputError otherwise, or when memory does not suffice. */
+  constructor(
+    backend: Backend,
+    weights: ModelWeights,
+    capacity: number,
+    { cache = "f32", decoding = "exact" }: SessionOptions = {},
+  ) {
     const { config } = weights;
     if (!Number.isSafeInteger(capacity) || capacity < 1 || capacity > config.contextLength)
       throw new InputError(
@@ -56,7 +79,7 @@ export class TransformerSession {
       buffers,
       workspace: allocateWorkspace(buffers, config, chunk),
       rope: uploadRope(buffers, config, capacity),
-      caches: weights.layers.map(() => allocateCacheIn(format, buffers, config, capacity)),
+      caches: weights.layers.map(() => allocateCacheIn(cache, buffers, config, capacity)),
       hidden: buffers.allocate(chunk * config.hiddenSize),
       headInput: buffers.allocate(this.#headTokens * config.hiddenSize),
       logits: buffers.allocate(this.#headTokens * config.vocabularySize),
@@ -68,6 +91,7 @@ export class TransformerSession {
     this.#hidden = allocated.hidden;
     this.#headInput = allocated.headInput;
     this.#logits = allocated.logits;
+    this.#token = decoding === "fast" ? this.#prepareToken() : { layers: [] };
   }
 
   /** Tokens in the cache; the next token given to `forward` has this position. */
@@ -87,16 +111,15 @@ export class TransformerSession {
     const all = options.logits === "all";
     this.#busy = true;
     try {
-      const result = new Float32Array(all ? ids.length * vocabulary : vocabulary);
-      for (let from = 0; from < ids.length; from += this.#workspace.maxTokens) {
+      const result = new Float32Array(all ? ids.length * vocabulary : 0);
+      for (let from = 0; ; from += this.#workspace.maxTokens) {
         // A chunk may compute for seconds: let timers, signals and other sessions have their turn in between.
         if (from > 0) await new Promise((resolve) => setTimeout(resolve));
         const tokens = Math.min(this.#workspace.maxTokens, ids.length - from);
         this.#forwardLayers(ids.subarray(from, from + tokens));
-        if (all) await this.#readLogits(0, tokens, result.subarray(from * vocabulary));
-        else if (from + tokens === ids.length) await this.#readLogits(tokens - 1, tokens, result);
+        if (all) await this.#readLogits(tokens, result.subarray(from * vocabulary));
+        if (from + tokens === ids.length) return all ? result : await this.#lastLogits(tokens - 1);
       }
-      return result;
     } finally {
       this.#busy = false;
     }
@@ -139,6 +162,8 @@ export class TransformerSession {
 
   /** Gives the memory back; the session is not used afterwards. */
   free(): void {
+    for (const layer of this.#token.layers) layer?.free();
+    this.#token.head?.free();
     this.#buffers.free();
   }
 
@@ -157,32 +182,75 @@ export class TransformerSession {
       );
   }
 
+  #prepareToken(): PreparedToken {
+    const { layers, head, finalNorm } = this.#weights;
+    const epsilon = this.#config.rmsNormEpsilon;
+    const made: { free(): void }[] = [this.#buffers];
+    const keep = <T extends { free(): void }>(part: T): T => {
+      made.push(part);
+      return part;
+    };
+    const prepareLayer = (layer: LayerWeights) =>
+      keep(new TokenLayer(this.#backend, this.#config, layer, this.#workspace, this.#hidden));
+    const input = { x: this.#hidden, norm: { weight: finalNorm, epsilon } };
+    const prepareHead = () =>
+      keep(new SharedInput(this.#backend, input, [{ linear: head, y: this.#logits }]));
+    try {
+      return {
+        layers: layers.map((layer) =>
+          areCoded(LAYER_LINEARS.map((kind) => layer[kind])) ? prepareLayer(layer) : undefined,
+        ),
+        head: areCoded([head]) ? prepareHead() : undefined,
+      };
+    } catch (error) {
+      for (const part of made) part.free();
+      throw error;
+    }
+  }
+
   /** Runs one chunk through the layers and leaves it in #hidden. */
   #forwardLayers(ids: Int32Array): void {
     this.#weights.embedding.gather(ids, this.#hidden);
     this.#weights.layers.forEach((layer, i) => {
-      forwardLayer(this.#backend, this.#config, layer, this.#workspace, {
-        hidden: this.#hidden,
-        cache: this.#caches[i],
-        tokens: ids.length,
-        position: this.#position,
-        rope: this.#rope,
-      });
+      const token = ids.length === 1 ? this.#token.layers[i] : undefined;
+      if (token) token.forward({ cache: this.#caches[i], position: this.#position, rope: this.#rope });
+      else
+        forwardLayer(this.#backend, this.#config, layer, this.#workspace, {
+          hidden: this.#hidden,
+          cache: this.#caches[i],
+          tokens: ids.length,
+          position: this.#position,
+          rope: this.#rope,
+        });
     });
     this.#position += ids.length;
   }
 
-  /** Applies the final norm and the head to rows first .. last - 1 of #hidden. */
-  async #readLogits(first: number, last: number, target: Float32Array): Promise<void> {
-    const { hiddenSize, vocabularySize, rmsNormEpsilon } = this.#config;
-    for (let row = first; row < last; row += this.#headTokens) {
-      const tokens = Math.min(this.#headTokens, last - row);
-      const input = this.#headInput;
-      this.#backend.copy(this.#hidden, row * hiddenSize, input, 0, tokens * hiddenSize);
-      this.#backend.rmsNorm(input, this.#weights.finalNorm, input, tokens, hiddenSize, rmsNormEpsilon);
-      this.#weights.head.forward(input, this.#logits, tokens);
-      const logits = await this.#backend.read(this.#logits, 0, tokens * vocabularySize);
-      target.set(logits, (row - first) * vocabularySize);
+  /** Logits of the first `tokens` rows of #hidden. */
+  async #readLogits(tokens: number, target: Float32Array): Promise<void> {
+    const { vocabularySize } = this.#config;
+    for (let row = 0; row < tokens; row += this.#headTokens) {
+      const count = Math.min(this.#headTokens, tokens - row);
+      this.#runHead(row, count, tokens);
+      target.set(await this.#backend.read(this.#logits, 0, count * vocabularySize), row * vocabularySize);
     }
+  }
+
+  async #lastLogits(row: number): Promise<Float32Array> {
+    this.#runHead(row, 1, row + 1);
+    return await this.#backend.read(this.#logits, 0, this.#config.vocabularySize);
+  }
+
+  /** #logits = the final norm and the head of `tokens` rows of #hidden, of the `all` there, from `row` on. */
+  #runHead(row: number, tokens: number, all: number): void {
+    const { hiddenSize, rmsNormEpsilon } = this.#config;
+    if (this.#token.head && all === 1) {
+      this.#token.head.run();
+      return;
+    }
+    const input = this.#headInput;
+    this.#backend.copy(this.#hidden, row * hiddenSize, input, 0, tokens * hiddenSize);
+    this.#backend.rmsNorm(input, this.#weights.finalNorm, input, tokens, hiddenSize, rmsNormEpsilon);
+    this.#weights.head.forward(input, this.#logits, tokens);
   }
 }

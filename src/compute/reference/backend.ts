@@ -10,6 +10,8 @@ import type {
   MatmulOptions,
   PackedRowsOptions,
   RopeOptions,
+  TokenProducts,
+  TokenProductsOptions,
   TrellisWeights,
 } from "../backend.js";
 import {
@@ -21,6 +23,7 @@ import {
   checkRange,
   checkRope,
   checkRotation,
+  checkTokenProducts,
   trellisShape,
 } from "../checks.js";
 import { packRow, unpackRow } from "./kv-format.js";
@@ -246,6 +249,32 @@ export class ReferenceBackend implements Backend {
         to[t * rows + r] = sum;
       }
     }
+  }
+
+  tokenProducts(options: TokenProductsOptions): TokenProducts {
+    checkTokenProducts(options);
+    const { x, norm, up, rotation, products, accumulate } = options;
+    const { columns } = products[0].weight;
+    const run = () => {
+      const input = this.allocate(columns);
+      this.copy(x, 0, input, 0, columns);
+      if (norm) this.rmsNorm(input, norm.weight, input, 1, columns, norm.epsilon);
+      if (up) this.siluMultiply(input, up, columns);
+      this.rotate({ ...rotation, x: input, y: input, rows: 1, columns });
+      for (const { weight, bias, y, start = 0 } of products) {
+        const { rows } = weight;
+        const product = this.allocate(rows);
+        this.trellisMatmul(input, weight, product, 1);
+        if (bias) this.add(product, bias, rows);
+        if (accumulate) {
+          const before = this.allocate(rows);
+          this.copy(y, start, before, 0, rows);
+          this.add(product, before, rows);
+        }
+        this.copy(product, 0, y, start, rows);
+      }
+    };
+    return { run, free: () => {} };
   }
 
   trellisGather(weight: TrellisWeights, ids: Int32Array, y: Buffer): void {

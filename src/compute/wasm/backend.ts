@@ -10,6 +10,8 @@ import type {
   MatmulOptions,
   PackedRowsOptions,
   RopeOptions,
+  TokenProducts,
+  TokenProductsOptions,
   TrellisWeights,
 } from "../backend.js";
 import {
@@ -23,15 +25,15 @@ import {
   checkRotation,
 } from "../checks.js";
 import { packedRowBytes } from "../kv-format.js";
+import { LANES } from "../trellis-lanes.js";
 import { PACKED_FORMATS, planAttention } from "./attention.js";
 import { addressOf, WasmBuffer, WasmByteBuffer } from "./buffers.js";
 import { WasmRuntime, type WasmRuntimeOptions } from "./runtime.js";
+import { WasmTokenProducts } from "./token-products.js";
 import { LOOKUP_SUM_BYTES, SCRATCH_BYTES, trellisPlan } from "./trellis.js";
 import { runSplit, threadsFor } from "./work.js";
 import { WorkingArea } from "./working-area.js";
 
-/** Kernels read codes 16 at a time, past the last row. */
-const BYTE_PADDING = 16;
 /** Tokens summed in registers before they are added to a Gram matrix: panels of 8 columns stay in L1. */
 const GRAM_TOKENS = 256;
 /** Up to here, looking products up for each token beats decoding once: see bench/gemm.mjs. */
@@ -61,7 +63,7 @@ export class WasmBackend implements Backend {
   }
 
   allocateBytes(byteLength: number): WasmByteBuffer {
-    return new WasmByteBuffer(this, this.runtime.allocate(byteLength + BYTE_PADDING), byteLength);
+    return new WasmByteBuffer(this, this.runtime.allocate(byteLength), byteLength);
   }
 
   free(buffer: Buffer | ByteBuffer): void {
@@ -229,28 +231,34 @@ export class WasmBackend implements Backend {
   }
 
   trellisMatmul(x: Buffer, weight: TrellisWeights, y: Buffer, tokens: number): void {
-    const { rows, columns } = weight;
+    const { rows, columns, steps } = weight;
     const plan = trellisPlan(weight, (buffer) => addressOf(this, buffer));
     checkLength("trellisMatmul x", x, tokens * columns);
     checkLength("trellisMatmul y", y, tokens * rows);
     const lookup = tokens <= LOOKUP_TOKENS;
-    const threadBytes = lookup ? plan.tableBytes : plan.tileBytes;
+    const threadBytes = lookup ? plan.tableBytes : plan.tileBytes(tokens);
     const area = this.#area.reserve(plan.bytes + this.threads * threadBytes);
-    const shared = [...plan.prepare(this.runtime, area), addressOf(this, x), addressOf(this, y), tokens];
-    const own = area + plan.bytes;
-    if (lookup) {
-      runSplit(this.runtime, "trellisLookup", rows, 16, tokens * rows * columns, (first, end, thread) => {
-        const scratch = own + thread * threadBytes;
-        const sums = scratch + SCRATCH_BYTES;
-        return [...shared, sums + LOOKUP_SUM_BYTES, sums, scratch, first, end];
-      });
-    } else {
-      runSplit(this.runtime, "trellisMatmul", rows, 16, tokens * rows * columns, (first, end, thread) => {
-        const scratch = own + thread * threadBytes;
-        const tile = [scratch + SCRATCH_BYTES, plan.tileRows, plan.tileStride, scratch];
-        return [...shared, ...tile, first, end];
-      });
-    }
+    const prepared = plan.prepare(this.runtime, area);
+    const shared = [...prepared, rows, addressOf(this, x), addressOf(this, y), tokens];
+    const work = tokens * rows * columns;
+    runSplit(
+      this.runtime,
+      lookup ? "trellisLookup" : "trellisMatmul",
+      LANES * steps,
+      LANES,
+      work,
+      (first, end, thread) => {
+        const own = area + plan.bytes + thread * threadBytes;
+        if (lookup) return [...shared, own + LOOKUP_SUM_BYTES, own, first, end];
+        const tile = own + SCRATCH_BYTES;
+        const products = tile + plan.tileRows * plan.tileStride;
+        return [...shared, tile, plan.tileRows, plan.tileStride, products, own, first, end];
+      },
+    );
+  }
+
+  tokenProducts(options: TokenProductsOptions): TokenProducts {
+    return new WasmTokenProducts(this, this.#area, options);
   }
 
   trellisGather(weight: TrellisWeights, ids: Int32Array, y: Buffer): void {
@@ -260,7 +268,10 @@ export class WasmBackend implements Backend {
     const area = this.#area.reserve(plan.bytes + 4 * ids.length);
     const shared = plan.prepare(this.runtime, area);
     const list = area + plan.bytes;
-    this.runtime.i32(list, ids.length).set(ids);
+    const positions = this.runtime.i32(list, ids.length);
+    ids.forEach((id, i) => {
+      positions[i] = weight.positions[id];
+    });
     runSplit(this.runtime, "trellisGather", ids.length, 1, 4 * ids.length * weight.columns, (first, end) => [
       ...shared,
       list,
