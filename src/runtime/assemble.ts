@@ -9,6 +9,7 @@ import { createBackend } from "../compute/create.js";
 import { InputError } from "../errors.js";
 import type { OnProgress } from "../progress.js";
 import { createTokenizer } from "../text/tokenizer.js";
+import { TransformerBatch } from "../transformer/batch.js";
 import { TransformerSession } from "../transformer/session.js";
 import { freeWeights, loadWeights, type WeightSource, weightBytes } from "../transformer/weights.js";
 import type { LoadedModel } from "./model.js";
@@ -70,6 +71,7 @@ export async function assembleModel(
           throw new InputError(`${capacity} tokens are more than the context of ${contextLength}`);
         return new TransformerSession(owner, weights, capacity);
       },
+      createBatch: (options) => new TransformerBatch(owner, weights, { ...options, capacity: contextLength }),
       async close() {
         freeWeights(owner, weights);
         await owner.close();

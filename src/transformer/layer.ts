@@ -62,6 +62,18 @@ export class LayerSteps {
     this.backend.rmsNorm(hidden, norm, this.workspace.normed, this.tokens, hiddenSize, rmsNormEpsilon);
   }
 
+  /** Queries, keys and values of `normed`, not yet turned by their positions. */
+  project(layer: Pick<LayerWeights, "q" | "k" | "v" | "qNorm" | "kNorm">): void {
+    const { backend, tokens } = this;
+    const { heads, kvHeads, headSize, rmsNormEpsilon: epsilon } = this.config;
+    const { normed, query, key, value } = this.workspace;
+    layer.q.forward(normed, query, tokens);
+    layer.k.forward(normed, key, tokens);
+    layer.v.forward(normed, value, tokens);
+    if (layer.qNorm) backend.rmsNorm(query, layer.qNorm, query, tokens * heads, headSize, epsilon);
+    if (layer.kNorm) backend.rmsNorm(key, layer.kNorm, key, tokens * kvHeads, headSize, epsilon);
+  }
+
   /** attended = attention over the cache of the queries, keys and values of `normed`. */
   attend(
     layer: Pick<LayerWeights, "q" | "k" | "v" | "qNorm" | "kNorm">,
@@ -70,13 +82,9 @@ export class LayerSteps {
     rope: Rope,
   ): void {
     const { backend, tokens } = this;
-    const { heads, kvHeads, headSize, rmsNormEpsilon: epsilon } = this.config;
-    const { normed, query, key, value, attended } = this.workspace;
-    layer.q.forward(normed, query, tokens);
-    layer.k.forward(normed, key, tokens);
-    layer.v.forward(normed, value, tokens);
-    if (layer.qNorm) backend.rmsNorm(query, layer.qNorm, query, tokens * heads, headSize, epsilon);
-    if (layer.kNorm) backend.rmsNorm(key, layer.kNorm, key, tokens * kvHeads, headSize, epsilon);
+    const { heads, kvHeads, headSize } = this.config;
+    const { query, key, value, attended } = this.workspace;
+    this.project(layer);
     const turn = { ...rope, tokens, position, headSize };
     backend.rope({ ...turn, x: query, heads });
     backend.rope({ ...turn, x: key, heads: kvHeads });

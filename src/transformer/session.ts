@@ -4,39 +4,31 @@
  * text are the runtime's affair.
  */
 import type { ModelConfig } from "../checkpoint/config.js";
-import type { Backend, Buffer } from "../compute/backend.js";
+import type { Backend } from "../compute/backend.js";
 import { InputError } from "../errors.js";
 import { allocateTogether, type BufferGroup } from "./buffers.js";
 import { forwardLayer } from "./layer.js";
-import { type Rope, uploadRope } from "./rope.js";
+import { SessionScratch } from "./scratch.js";
 import type { ModelWeights } from "./weights.js";
-import { allocateCache, allocateWorkspace, type LayerCache, type Workspace } from "./workspace.js";
-
-/** Tokens that go through the layers together: enough that weights are read once for many multiplications. */
-const PREFILL_TOKENS = 512;
-/** Logits held on the backend at a time: 2^22 floats (16 MiB) are 85 tokens of a vocabulary of 49,152. */
-const HEAD_ELEMENTS = 2 ** 22;
+import { allocateCache, type LayerCache } from "./workspace.js";
 
 export class TransformerSession {
   readonly capacity: number;
+  /** Keys and values by layer, of positions 0 .. position - 1. */
+  readonly caches: readonly LayerCache[];
   readonly #backend: Backend;
   readonly #config: ModelConfig;
   readonly #weights: ModelWeights;
   readonly #buffers: BufferGroup;
-  readonly #workspace: Workspace;
-  readonly #rope: Rope;
-  readonly #caches: readonly LayerCache[];
-  /** [chunk, hiddenSize], the residual stream. */
-  readonly #hidden: Buffer;
-  /** [headTokens, hiddenSize] and [headTokens, vocabularySize]. */
-  readonly #headInput: Buffer;
-  readonly #logits: Buffer;
-  readonly #headTokens: number;
+  readonly #scratch: SessionScratch;
+  readonly #ownsScratch: boolean;
   #position = 0;
-  #busy = false;
 
-  /** `capacity` in tokens, 1 … config.contextLength. InputError otherwise, or when memory does not suffice. */
-  constructor(backend: Backend, weights: ModelWeights, capacity: number) {
+  /**
+   * `capacity` in tokens, 1 … config.contextLength. InputError otherwise, or when memory does not suffice.
+   * `scratch` for sessions that take turns; default: its own.
+   */
+  constructor(backend: Backend, weights: ModelWeights, capacity: number, scratch?: SessionScratch) {
     const { config } = weights;
     if (!Number.isSafeInteger(capacity) || capacity < 1 || capacity > config.contextLength)
       throw new InputError(
@@ -46,24 +38,19 @@ export class TransformerSession {
     this.#backend = backend;
     this.#config = config;
     this.#weights = weights;
-    const chunk = Math.min(capacity, PREFILL_TOKENS);
-    this.#headTokens = Math.max(1, Math.min(chunk, Math.floor(HEAD_ELEMENTS / config.vocabularySize)));
-    const allocated = allocateTogether(backend, (buffers) => ({
-      buffers,
-      workspace: allocateWorkspace(buffers, config, chunk),
-      rope: uploadRope(buffers, config, capacity),
-      caches: weights.layers.map(() => allocateCache(buffers, config, capacity)),
-      hidden: buffers.allocate(chunk * config.hiddenSize),
-      headInput: buffers.allocate(this.#headTokens * config.hiddenSize),
-      logits: buffers.allocate(this.#headTokens * config.vocabularySize),
-    }));
-    this.#buffers = allocated.buffers;
-    this.#workspace = allocated.workspace;
-    this.#rope = allocated.rope;
-    this.#caches = allocated.caches;
-    this.#hidden = allocated.hidden;
-    this.#headInput = allocated.headInput;
-    this.#logits = allocated.logits;
+    this.#ownsScratch = scratch === undefined;
+    this.#scratch = scratch ?? new SessionScratch(backend, config, { capacity });
+    try {
+      const allocated = allocateTogether(backend, (buffers) => ({
+        buffers,
+        caches: weights.layers.map(() => allocateCache(buffers, config, capacity)),
+      }));
+      this.#buffers = allocated.buffers;
+      this.caches = allocated.caches;
+    } catch (error) {
+      if (this.#ownsScratch) this.#scratch.free();
+      throw error;
+    }
   }
 
   /** Tokens in the cache; the next token given to `forward` has this position. */
@@ -81,21 +68,29 @@ export class TransformerSession {
     this.#check(ids);
     const { vocabularySize: vocabulary } = this.#config;
     const all = options.logits === "all";
-    this.#busy = true;
+    const scratch = this.#scratch;
+    const chunk = scratch.workspace.maxTokens;
+    scratch.busy = true;
     try {
       const result = new Float32Array(all ? ids.length * vocabulary : vocabulary);
-      for (let from = 0; from < ids.length; from += this.#workspace.maxTokens) {
+      for (let from = 0; from < ids.length; from += chunk) {
         // A chunk may compute for seconds: let timers, signals and other sessions have their turn in between.
         if (from > 0) await new Promise((resolve) => setTimeout(resolve));
-        const tokens = Math.min(this.#workspace.maxTokens, ids.length - from);
+        const tokens = Math.min(chunk, ids.length - from);
         this.#forwardLayers(ids.subarray(from, from + tokens));
-        if (all) await this.#readLogits(0, tokens, result.subarray(from * vocabulary));
-        else if (from + tokens === ids.length) await this.#readLogits(tokens - 1, tokens, result);
+        if (all) await scratch.readLogits(this.#weights, 0, tokens, result.subarray(from * vocabulary));
+        else if (from + tokens === ids.length)
+          await scratch.readLogits(this.#weights, tokens - 1, tokens, result);
       }
       return result;
     } finally {
-      this.#busy = false;
+      scratch.busy = false;
     }
+  }
+
+  /** One more position, whose keys and values a batch has put into the caches. */
+  advance(): void {
+    this.#position++;
   }
 
   /** Forgets everything from `position` on (0 <= position <= this.position). */
@@ -110,10 +105,11 @@ export class TransformerSession {
   /** Gives the memory back; the session is not used afterwards. */
   free(): void {
     this.#buffers.free();
+    if (this.#ownsScratch) this.#scratch.free();
   }
 
   #check(ids: Int32Array): void {
-    if (this.#busy) throw new Error("forward was called before the previous call had finished");
+    if (this.#scratch.busy) throw new Error("forward was called before the previous call had finished");
     if (ids.length === 0) throw new InputError("no token ids were given");
     const free = this.capacity - this.#position;
     if (ids.length > free)
@@ -127,32 +123,19 @@ export class TransformerSession {
       );
   }
 
-  /** Runs one chunk through the layers and leaves it in #hidden. */
+  /** Runs one chunk through the layers and leaves it in the scratch's `hidden`. */
   #forwardLayers(ids: Int32Array): void {
-    this.#weights.embedding.gather(ids, this.#hidden);
+    const { workspace, hidden, rope } = this.#scratch;
+    this.#weights.embedding.gather(ids, hidden);
     this.#weights.layers.forEach((layer, i) => {
-      forwardLayer(this.#backend, this.#config, layer, this.#workspace, {
-        hidden: this.#hidden,
-        cache: this.#caches[i],
+      forwardLayer(this.#backend, this.#config, layer, workspace, {
+        hidden,
+        cache: this.caches[i],
         tokens: ids.length,
         position: this.#position,
-        rope: this.#rope,
+        rope,
       });
     });
     this.#position += ids.length;
-  }
-
-  /** Applies the final norm and the head to rows first .. last - 1 of #hidden. */
-  async #readLogits(first: number, last: number, target: Float32Array): Promise<void> {
-    const { hiddenSize, vocabularySize, rmsNormEpsilon } = this.#config;
-    for (let row = first; row < last; row += this.#headTokens) {
-      const tokens = Math.min(this.#headTokens, last - row);
-      const input = this.#headInput;
-      this.#backend.copy(this.#hidden, row * hiddenSize, input, 0, tokens * hiddenSize);
-      this.#backend.rmsNorm(input, this.#weights.finalNorm, input, tokens, hiddenSize, rmsNormEpsilon);
-      this.#weights.head.forward(input, this.#logits, tokens);
-      const logits = await this.#backend.read(this.#logits, 0, tokens * vocabularySize);
-      target.set(logits, (row - first) * vocabularySize);
-    }
   }
 }
