@@ -100,7 +100,12 @@ function validationError(errors: ValidationErrors, context: string | undefined):
   }
   const what = path === "" ? `the request's ${context ?? "body"}` : `'${path}'`;
   const { description } = (error as { parentSchema?: { description?: string } }).parentSchema ?? {};
-  const wanted = keyword === "anyOf" && description ? `must be ${description}` : error.message;
+  let wanted = error.message;
+  if (keyword === "anyOf" && description) wanted = `must be ${description}`;
+  else if (keyword === "const")
+    wanted = `must be ${JSON.stringify(params["allowedValue"])}, all that is supported`;
+  else if (keyword === "enum")
+    wanted = `must be one of ${JSON.stringify(params["allowedValues"])}, all that is supported`;
   return new ApiError(400, `Invalid value for ${what}: ${wanted}.`, {
     param: path || null,
     code: "invalid_value",

@@ -134,9 +134,10 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     listen: (host, port) => app.listen({ host, port }),
     async close(grace = 10) {
       const timer = setTimeout(() => requests.abortAll(), 1000 * grace);
-      const stopped = scheduler.stop();
-      await app.close();
-      await stopped;
+      // Connections that become idle from now on would stay for their keep-alive time.
+      const sweep = setInterval(() => app.server.closeIdleConnections(), 50);
+      await Promise.all([scheduler.stop(), app.close()]);
+      clearInterval(sweep);
       clearTimeout(timer);
       scheduler.free();
     },

@@ -1,12 +1,13 @@
 /** POST /v1/chat/completions: the answer to a conversation, through the model's chat template. */
-import type { ChatMessage } from "../../text/chat-template.js";
+import { type ChatMessage, NO_CHAT_TEMPLATE } from "../../text/chat-template.js";
 import { answerHead, UsageCounter } from "../answer.js";
 import type { App, ServeContext } from "../context.js";
 import type { SequenceEvent, SequenceRequest } from "../engine/sequence.js";
+import { unsupported } from "../errors.js";
 import { checkModel, roomFor, samplingOf, seedsOf, stopsOf } from "../generation.js";
 import { chatLogprob } from "../logprob-forms.js";
 import { ChatChunk, ChatRequest, ChatResponse, type RequestMessage } from "../schemas/chat.js";
-import { errorResponses } from "../schemas/common.js";
+import { generationResponses } from "../schemas/common.js";
 import { merged, sendEvents } from "../stream.js";
 
 type ChunkChoice = ChatChunk["choices"][number];
@@ -22,22 +23,15 @@ export function addChat(app: App, context: ServeContext): void {
         operationId: "createChatCompletion",
         summary: "Answers a conversation",
         body: ChatRequest,
-        response: {
-          200: {
-            description: "The answer; with stream: true, ChatChunk objects as server-sent events.",
-            content: {
-              "application/json": { schema: ChatResponse },
-              "text/event-stream": { schema: ChatChunk },
-            },
-          },
-          ...errorResponses(400, 401, 404, 413, 429, 503, 504),
-        },
+        response: generationResponses(ChatResponse, ChatChunk),
       },
     },
     async (request, reply) => {
       const { body } = request;
       checkModel(body.model, name);
       const tools = body.tool_choice === "none" ? undefined : body.tools;
+      if (tokenizer.chatTemplate === null)
+        throw unsupported("messages", `${NO_CHAT_TEMPLATE}: use /v1/completions`);
       const text = tokenizer.applyChatTemplate(body.messages.map(templateMessage), { tools });
       // The template writes BOS itself where the model wants one.
       const ids = tokenizer.encode(text, { addSpecialTokens: false });

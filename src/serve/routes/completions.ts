@@ -5,7 +5,7 @@ import type { App, ServeContext } from "../context.js";
 import type { SequenceEvent, SequenceRequest } from "../engine/sequence.js";
 import { checkModel, roomFor, samplingOf, seedsOf, stopsOf } from "../generation.js";
 import { CompletionLogprobLists } from "../logprob-forms.js";
-import { errorResponses } from "../schemas/common.js";
+import { generationResponses } from "../schemas/common.js";
 import { CompletionRequest, CompletionResponse } from "../schemas/completions.js";
 import { merged, sendEvents } from "../stream.js";
 
@@ -30,7 +30,7 @@ export function addCompletions(app: App, context: ServeContext): void {
         operationId: "createCompletion",
         summary: "Continues a text",
         body: CompletionRequest,
-        response: { 200: CompletionResponse, ...errorResponses(400, 401, 404, 413, 429, 503, 504) },
+        response: generationResponses(CompletionResponse, CompletionResponse),
       },
     },
     async (request, reply) => {

@@ -31,7 +31,7 @@ export function addTokenizer(app: App, { model }: ServeContext): void {
       schema: {
         operationId: "tokenize",
         body: TokenizeRequest,
-        response: { 200: TokenizeResponse, ...errorResponses(400, 401, 413) },
+        response: { 200: TokenizeResponse, ...errorResponses(400, 401, 413, 415) },
       },
     },
     async ({ body: { prompt, add_special_tokens: addSpecialTokens = true } }) => {
@@ -45,7 +45,7 @@ export function addTokenizer(app: App, { model }: ServeContext): void {
       schema: {
         operationId: "detokenize",
         body: DetokenizeRequest,
-        response: { 200: DetokenizeResponse, ...errorResponses(400, 401, 413) },
+        response: { 200: DetokenizeResponse, ...errorResponses(400, 401, 413, 415) },
       },
     },
     async ({ body: { tokens } }) => {

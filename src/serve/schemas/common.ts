@@ -2,7 +2,7 @@
  * Parts of the schemas that several endpoints share. The schemas validate requests, type the handlers and are the
  * OpenAPI document. Fields that OpenAI's API does not have are refused, as it refuses them.
  */
-import Type, { type Static } from "typebox";
+import Type, { type Static, type TSchema } from "typebox";
 
 /** A number or null: clients send null for "not set". */
 export function nullableNumber(minimum: number, maximum: number, description: string) {
@@ -99,4 +99,15 @@ export const ErrorResponse = Type.Object({
 /** Which errors an endpoint answers with. */
 export function errorResponses(...statuses: readonly number[]): Record<number, typeof ErrorResponse> {
   return Object.fromEntries(statuses.map((status) => [status, ErrorResponse]));
+}
+
+/** Answers of an endpoint that generates: whole, or in chunks as server-sent events. */
+export function generationResponses(whole: TSchema, chunk: TSchema) {
+  return {
+    200: {
+      description: "The answer; with stream: true, a chunk for each event, then [DONE].",
+      content: { "application/json": { schema: whole }, "text/event-stream": { schema: chunk } },
+    },
+    ...errorResponses(400, 401, 404, 413, 415, 429, 500, 503, 504),
+  };
 }
