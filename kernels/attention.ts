@@ -3,8 +3,10 @@
 // rows of one problem: row r is token r / group, head r % group of the group. Blocks of keys start at
 // multiples of KEYS, so a row's result does not depend on which rows it is computed with.
 
+import { addHalves, scoreHalves } from "./attention-half";
 import { multiplyTransposed } from "./gemm";
 import { rowOf } from "./heads";
+import { F16, packedRowBytes, unpackRows } from "./kv-cache";
 import { multiplyAccumulate } from "./outer";
 import { exp1, expShifted, maximum, scale } from "./softmax";
 import { f32Bytes, zero } from "./vector";
@@ -14,7 +16,8 @@ const KEYS: i32 = 64;
 
 /**
  * Tasks first, first + step, …; a task is `rowsPerTask` rows of one key head, tasks of a head adjacent.
- * `scratch`: this thread's own, rowsPerTask * (2 headSize + 64 + 2) f32. `window` in tokens.
+ * `format` 0: keys and values are f32; others are kv-cache.ts's, unpacked by blocks. `scratch`: this thread's own,
+ * rowsPerTask * (2 headSize + 64 + 2) f32, and 64 headSize more to unpack to. `window` in tokens.
  */
 export function attention(
   query: usize,
@@ -28,6 +31,7 @@ export function attention(
   headSize: i32,
   factor: f32,
   window: i32,
+  format: i32,
   rowsPerTask: i32,
   scratch: usize,
   first: i32,
@@ -37,19 +41,22 @@ export function attention(
   const rows = tokens * group;
   const tasksPerHead = (rows + rowsPerTask - 1) / rowsPerTask;
   const size = f32Bytes(headSize);
-  const kvStride = <usize>kvHeads * size;
+  const kvSize = format == 0 ? size : packedRowBytes(format, headSize);
+  const kvStride = <usize>kvHeads * kvSize;
   const q = scratch;
   const out = q + <usize>rowsPerTask * size;
   const scores = out + <usize>rowsPerTask * size;
   const maxima = scores + <usize>rowsPerTask * f32Bytes(KEYS);
   const sums = maxima + f32Bytes(rowsPerTask);
+  const unpacked = sums + f32Bytes(rowsPerTask);
+  const blockStride = format == 0 ? kvStride : size;
 
   for (let task = first; task < tasksPerHead * kvHeads; task += step) {
     const kv = task / tasksPerHead;
     const row0 = (task % tasksPerHead) * rowsPerTask;
     const count = min(rowsPerTask, rows - row0);
-    const headKeys = keys + <usize>kv * size;
-    const headValues = values + <usize>kv * size;
+    const headKeys = keys + <usize>kv * kvSize;
+    const headValues = values + <usize>kv * kvSize;
     for (let r = 0; r < count; r++) {
       const to = q + <usize>r * size;
       memory.copy(to, rowOf(query, row0 + r, group, heads, kv, size), size);
@@ -60,11 +67,19 @@ export function attention(
     zero(out, count * headSize);
 
     const firstKey = max(0, position + row0 / group - window + 1);
+    const direct = format == F16 && count > 1 && count <= 4 && (headSize & 7) == 0;
     const endKey = position + (row0 + count - 1) / group + 1;
     for (let key = firstKey & ~(KEYS - 1); key < endKey; key += KEYS) {
       const length = min(KEYS, endKey - key);
-      const blockKeys = headKeys + <usize>key * kvStride;
-      multiplyTransposed(q, size, blockKeys, kvStride, scores, f32Bytes(KEYS), count, headSize, length, false);
+      let block = headKeys + <usize>key * kvStride;
+      if (direct) scoreHalves(q, block, kvStride, scores, f32Bytes(KEYS), count, headSize, length);
+      else {
+        if (format != 0) {
+          unpackRows(block, kvStride, unpacked, format, headSize, length);
+          block = unpacked;
+        }
+        multiplyTransposed(q, size, block, blockStride, scores, f32Bytes(KEYS), count, headSize, length, false);
+      }
       for (let r = 0; r < count; r++) {
         const last = position + (row0 + r) / group;
         weigh(
@@ -78,8 +93,15 @@ export function attention(
           headSize,
         );
       }
-      const blockValues = headValues + <usize>key * kvStride;
-      multiplyAccumulate(scores, f32Bytes(KEYS), 4, blockValues, kvStride, out, size, count, headSize, length);
+      block = headValues + <usize>key * kvStride;
+      if (direct) addHalves(scores, f32Bytes(KEYS), block, kvStride, out, count, headSize, length);
+      else {
+        if (format != 0) {
+          unpackRows(block, kvStride, unpacked, format, headSize, length);
+          block = unpacked;
+        }
+        multiplyAccumulate(scores, f32Bytes(KEYS), 4, block, blockStride, out, size, count, headSize, length);
+      }
     }
     for (let r = 0; r < count; r++) {
       const from = out + <usize>r * size;

@@ -107,18 +107,6 @@ export function add(y: usize, x: usize, first: i32, end: i32): void {
   for (; left > 0; left--, p += 4, q += 4) store<f32>(p, load<f32>(p) + load<f32>(q));
 }
 
-/** y [tokens, columns] *= scales [columns], columns first .. end - 1. */
-export function scaleColumns(y: usize, scales: usize, tokens: i32, columns: i32, first: i32, end: i32): void {
-  const stride = f32Bytes(columns);
-  for (let t = 0; t < tokens; t++) {
-    let p = y + <usize>t * stride + f32Bytes(first);
-    let s = scales + f32Bytes(first);
-    let left = end - first;
-    for (; left >= 4; left -= 4, p += 16, s += 16) v128.store(p, f32x4.mul(v128.load(p), v128.load(s)));
-    for (; left > 0; left--, p += 4, s += 4) store<f32>(p, load<f32>(p) * load<f32>(s));
-  }
-}
-
 /** Softmax of rows first .. end - 1 in place. */
 export function softmax(x: usize, columns: i32, first: i32, end: i32): void {
   for (let r = first; r < end; r++) softmaxRow(x + <usize>r * f32Bytes(columns), columns);

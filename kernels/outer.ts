@@ -80,15 +80,17 @@ function tile4x8(
   add8(c + 3 * cStride, a3, b3);
 }
 
+/** Adds two vectors to the eight numbers at c. */
 // @ts-ignore: decorator
 @inline
-function add8(c: usize, low: v128, high: v128): void {
+export function add8(c: usize, low: v128, high: v128): void {
   v128.store(c, f32x4.add(v128.load(c), low));
   v128.store(c, f32x4.add(v128.load(c, 16), high), 16);
 }
 
 /** Columns j .. n - 1 of one row. */
 function row(a: usize, aColumn: usize, b: usize, bStride: usize, c: usize, j: i32, n: i32, k: i32): void {
+  for (; j <= n - 32; j += 32) row32(a, aColumn, b + f32Bytes(j), bStride, c + f32Bytes(j), k);
   for (; j <= n - 8; j += 8) {
     let low = f32x4.splat(0);
     let high = low;
@@ -118,4 +120,34 @@ function row(a: usize, aColumn: usize, b: usize, bStride: usize, c: usize, j: i3
     const to = c + f32Bytes(j);
     store<f32>(to, load<f32>(to) + sum);
   }
+}
+
+/** 32 columns of one row: eight sums at once hide the latency of each. */
+function row32(a: usize, aColumn: usize, b: usize, bStride: usize, c: usize, k: i32): void {
+  const zero = f32x4.splat(0);
+  let s0 = zero,
+    s1 = zero,
+    s2 = zero,
+    s3 = zero,
+    s4 = zero,
+    s5 = zero,
+    s6 = zero,
+    s7 = zero;
+  for (; k > 0; k--) {
+    const s = v128.load32_splat(a);
+    s0 = multiplyAdd(v128.load(b), s, s0);
+    s1 = multiplyAdd(v128.load(b, 16), s, s1);
+    s2 = multiplyAdd(v128.load(b, 32), s, s2);
+    s3 = multiplyAdd(v128.load(b, 48), s, s3);
+    s4 = multiplyAdd(v128.load(b, 64), s, s4);
+    s5 = multiplyAdd(v128.load(b, 80), s, s5);
+    s6 = multiplyAdd(v128.load(b, 96), s, s6);
+    s7 = multiplyAdd(v128.load(b, 112), s, s7);
+    a += aColumn;
+    b += bStride;
+  }
+  add8(c, s0, s1);
+  add8(c + 32, s2, s3);
+  add8(c + 64, s4, s5);
+  add8(c + 96, s6, s7);
 }

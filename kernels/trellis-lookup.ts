@@ -5,7 +5,8 @@
 //
 // Exact tables (f32): results differ from decoding and multiplying only by the order of additions.
 
-import { firstPlainRow, predecessorBlock, PLAN_ENTRY, windowBytes } from "./trellis-window";
+import { scatter } from "./trellis";
+import { PLAN_ENTRY, PREFIX_BYTES, streamBytes, windowBytes } from "./trellis-window";
 import { f32Bytes, multiplyAdd, zero } from "./vector";
 
 /** Bytes of the tables of a group: A and B, four planes of 16 bytes each. */
@@ -25,36 +26,33 @@ export function trellisColumns(tables: usize, width: i32, out: usize): void {
 }
 
 /**
- * y [tokens, rows] = x [tokens, columns] wᵀ for rows first .. end - 1 (first a multiple of 16). The first
- * arguments are trellisMatmul's. `tables`: 128 bytes a group, `sums`: 2048 f32, `scratch`: 16 bytes, all
- * this thread's own.
+ * y [tokens, rows] = x [tokens, columns] wᵀ for the rows at positions first .. end - 1 (multiples of 16). The
+ * first arguments are trellisMatmul's. `tables`: 128 bytes a group, `sums`: 2048 f32, all this thread's own.
  */
 export function trellisLookup(
   codes: usize,
-  rows: i32,
+  steps: i32,
   columns: i32,
   plan: usize,
   patternLength: i32,
-  codeBits: i32,
-  interleave: i32,
-  tailBiting: bool,
+  rowAt: usize,
   scales: usize,
+  rows: i32,
   x: usize,
   y: usize,
   tokens: i32,
   tables: usize,
   sums: usize,
-  scratch: usize,
   first: i32,
   end: i32,
 ): void {
-  const plain = firstPlainRow(codeBits, interleave);
+  const length = streamBytes(steps);
   for (let t = 0; t < tokens; t++) {
     buildTables(x + <usize>t * f32Bytes(columns), columns, plan, patternLength, tables);
     const to = y + <usize>t * f32Bytes(rows);
-    for (let row = first; row < end; row += TILE) {
-      const count = min(TILE, end - row);
-      zero(sums, (count + 15) & ~15);
+    for (let p = first; p < end; p += TILE) {
+      const count = min(TILE, end - p);
+      zero(sums, count);
       let position = 0;
       let column = 0;
       let table = tables;
@@ -63,59 +61,21 @@ export function trellisLookup(
         column += load<i32>(entry);
         if (++position == patternLength) position = 0;
         const maps = <usize>load<u32>(entry, 8);
-        const stream = codes + <usize>(group >> 1) * <usize>rows;
-        const stop = row + count;
-        let r = row;
-        for (; r < stop && r < plain; r += 16) {
-          const c0 = v128.load(stream + <usize>r);
-          const c1 = predecessorBlock(stream, r, 1, interleave, tailBiting, rows, scratch);
-          const c2 = predecessorBlock(stream, r, 2, interleave, tailBiting, rows, scratch);
-          const c3 = codeBits == 3 ? predecessorBlock(stream, r, 3, interleave, tailBiting, rows, scratch) : c0;
-          const at = sums + f32Bytes(r - row);
-          const mask = v128.load(FIFTEENS);
-          if (codeBits == 3) {
-            if (group & 1) addBlock(windowBytes(maps, c0, c1, c2, c3, true, true, mask), table, mask, at);
-            else addBlock(windowBytes(maps, c0, c1, c2, c3, false, true, mask), table, mask, at);
-          } else {
-            if (group & 1) addBlock(windowBytes(maps, c0, c1, c2, c3, true, false, mask), table, mask, at);
-            else addBlock(windowBytes(maps, c0, c1, c2, c3, false, false, mask), table, mask, at);
-          }
-        }
-        const from = stream + <usize>r;
-        const at = sums + f32Bytes(r - row);
-        if (codeBits == 3) {
-          if (group & 1) addRows(from, stop - r, <usize>interleave, maps, table, true, true, at);
-          else addRows(from, stop - r, <usize>interleave, maps, table, false, true, at);
-        } else {
-          if (group & 1) addRows(from, stop - r, <usize>interleave, maps, table, true, false, at);
-          else addRows(from, stop - r, <usize>interleave, maps, table, false, false, at);
-        }
+        const from = codes + <usize>(group >> 1) * length + PREFIX_BYTES + <usize>p;
+        if (group & 1) addRows(from, count, maps, table, true, sums);
+        else addRows(from, count, maps, table, false, sums);
       }
-      scaleSums(sums, scales + f32Bytes(row), to + f32Bytes(row), count);
+      scatter(sums, rowAt + f32Bytes(p), scales, to, count);
     }
   }
 }
 
 // @ts-ignore: decorator
 @inline
-function addRows(
-  from: usize,
-  count: i32,
-  interleave: usize,
-  maps: usize,
-  table: usize,
-  high: bool,
-  three: bool,
-  sums: usize,
-): void {
+function addRows(from: usize, count: i32, maps: usize, table: usize, high: bool, sums: usize): void {
   const mask = v128.load(FIFTEENS);
-  for (; count > 0; count -= 16, from += 16, sums += 64) {
-    const c0 = v128.load(from);
-    const c1 = v128.load(from - interleave);
-    const c2 = v128.load(from - 2 * interleave);
-    const c3 = three ? v128.load(from - 3 * interleave) : c0;
-    addBlock(windowBytes(maps, c0, c1, c2, c3, high, three, mask), table, mask, sums);
-  }
+  for (; count > 0; count -= 16, from += 16, sums += 64)
+    addBlock(windowBytes(from, maps, high, mask), table, mask, sums);
 }
 
 /** sums [16] += A[u & 15] + B[u >> 4] for 16 rows. */
@@ -210,12 +170,4 @@ function buildTable(x: usize, count: i32, byColumn: usize, out: usize): void {
   v128.store(out, v128.shuffle<i64>(lowAB, lowCD, 1, 3), 16);
   v128.store(out, v128.shuffle<i64>(highAB, highCD, 0, 2), 32);
   v128.store(out, v128.shuffle<i64>(highAB, highCD, 1, 3), 48);
-}
-
-/** y = sums * scales over `count` rows. */
-function scaleSums(sums: usize, scales: usize, y: usize, count: i32): void {
-  for (; count >= 4; count -= 4, sums += 16, scales += 16, y += 16)
-    v128.store(y, f32x4.mul(v128.load(sums), v128.load(scales)));
-  for (; count > 0; count--, sums += 4, scales += 4, y += 4)
-    store<f32>(y, load<f32>(sums) * load<f32>(scales));
 }

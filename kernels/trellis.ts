@@ -1,9 +1,8 @@
 // Decoding of trellis-coded weights to f32 rows (docs/format.md, "Trellis"): byte shuffles give the window's
 // byte u of 16 rows at once, then each row copies its V weights from a table of the 256 possible groups.
 
-import { scaleColumns } from "./elementwise";
 import { multiplyTransposed } from "./gemm";
-import { firstPlainRow, predecessorBlock, PLAN_ENTRY, predecessor, windowBytes } from "./trellis-window";
+import { PLAN_ENTRY, PREFIX_BYTES, streamBytes, windowBytes } from "./trellis-window";
 import { f32Bytes } from "./vector";
 
 /** The 256 groups of one width: out[u][v] = A[u & 15][v] + B[u >> 4][v]. `tables` is A [16][width], B [16][width]. */
@@ -17,29 +16,24 @@ export function trellisExpand(tables: usize, width: i32, out: usize): void {
 }
 
 /**
- * Rows row .. row + count - 1 of a coded matrix, without their scales, `stride` bytes apart at `out`. `row` is
- * a multiple of 16. `plan` has an entry for each position of the width pattern: the width, the address of its
- * 256 groups (`trellisExpand`) and of its maps (16 bytes a code of the window). `scratch`: 16 bytes of this
- * thread's own. Up to 15 bytes after the codes are read.
+ * Rows at positions first .. first + count - 1 (both multiples of 16) of a coded matrix, without their scales,
+ * `stride` bytes apart at `out`. `plan` has an entry for each position of the width pattern. `scratch`: 16
+ * bytes of this thread's own.
  */
 export function trellisDecode(
   codes: usize,
-  rows: i32,
+  steps: i32,
   columns: i32,
   plan: usize,
   patternLength: i32,
-  codeBits: i32,
-  interleave: i32,
-  tailBiting: bool,
-  row: i32,
+  first: i32,
   count: i32,
   out: usize,
   stride: usize,
   scratch: usize,
 ): void {
-  const reach = firstPlainRow(codeBits, interleave);
   const mask = i8x16.splat(15);
-  const three = codeBits == 3;
+  const length = streamBytes(steps);
   let position = 0;
   let group = 0;
   for (let column = 0; column < columns; group++) {
@@ -48,40 +42,21 @@ export function trellisDecode(
     const table = <usize>load<u32>(entry, 4);
     const maps = <usize>load<u32>(entry, 8);
     if (++position == patternLength) position = 0;
-    const stream = codes + <usize>(group >> 1) * <usize>rows;
+    const stream = codes + <usize>(group >> 1) * length + PREFIX_BYTES;
     const high = (group & 1) == 1;
     const used = min(width, columns - column);
-    for (let r = row; r < row + count; r += 16) {
-      const p = stream + <usize>r;
-      let c1: v128, c2: v128, c3: v128;
-      const c0 = v128.load(p);
-      if (r >= reach) {
-        c1 = v128.load(p - <usize>interleave);
-        c2 = v128.load(p - 2 * <usize>interleave);
-        c3 = three ? v128.load(p - 3 * <usize>interleave) : c0;
-      } else {
-        c1 = predecessorBlock(stream, r, 1, interleave, tailBiting, rows, scratch);
-        c2 = predecessorBlock(stream, r, 2, interleave, tailBiting, rows, scratch);
-        c3 = three ? predecessorBlock(stream, r, 3, interleave, tailBiting, rows, scratch) : c0;
-      }
-      let u: v128;
-      // Four calls, so that each is compiled for its constants.
-      if (high) {
-        if (three) u = windowBytes(maps, c0, c1, c2, c3, true, true, mask);
-        else u = windowBytes(maps, c0, c1, c2, c3, true, false, mask);
-      } else {
-        if (three) u = windowBytes(maps, c0, c1, c2, c3, false, true, mask);
-        else u = windowBytes(maps, c0, c1, c2, c3, false, false, mask);
-      }
+    for (let r = 0; r < count; r += 16) {
+      const p = stream + <usize>(first + r);
+      // Two calls, so that each is compiled for its constant.
+      const u = high ? windowBytes(p, maps, true, mask) : windowBytes(p, maps, false, mask);
       v128.store(scratch, u);
-      const to = out + <usize>(r - row) * stride + ((<usize>column) << 2);
-      copyGroups(scratch, table, width, used, to, stride, min(16, row + count - r));
+      copyGroups(scratch, table, width, used, out + <usize>r * stride + ((<usize>column) << 2), stride);
     }
     column += width;
   }
 }
 
-/** Copies for each of `count` rows the first `used` weights of its group. */
+/** Copies for each of 16 rows the first `used` weights of its group. */
 // @ts-ignore: decorator
 @inline
 function copyGroups(
@@ -91,9 +66,8 @@ function copyGroups(
   used: i32,
   out: usize,
   stride: usize,
-  count: i32,
 ): void {
-  const end = bytes + <usize>count;
+  const end = bytes + 16;
   if (used != width) {
     for (let b = bytes; b < end; b++, out += stride) {
       const from = table + f32Bytes(<i32>load<u8>(b) * width);
@@ -118,86 +92,78 @@ function copyGroups(
 }
 
 /**
- * y [tokens, rows] = x [tokens, columns] wᵀ for rows first .. end - 1 (first a multiple of 16) of a coded
- * matrix: decodes `tileRows` rows (a multiple of 16) to `tile`, multiplies, scales. The tile's rows are
- * `tileStride` bytes apart: not a multiple of 4096, or 16 rows would share one set of L1.
+ * y [tokens, rows] = x [tokens, columns] wᵀ for the rows at positions first .. end - 1 (multiples of 16) of a
+ * coded matrix: decodes `tileRows` rows (a multiple of 16) to `tile`, multiplies to `products` [tokens,
+ * tileRows], scales and puts each where `rowAt` says. The tile's rows are `tileStride` bytes apart: not a
+ * multiple of 4096, or 16 rows would share one set of L1. `scratch`: 16 bytes. All three are this thread's own.
  */
 export function trellisMatmul(
   codes: usize,
-  rows: i32,
+  steps: i32,
   columns: i32,
   plan: usize,
   patternLength: i32,
-  codeBits: i32,
-  interleave: i32,
-  tailBiting: bool,
+  rowAt: usize,
   scales: usize,
+  rows: i32,
   x: usize,
   y: usize,
   tokens: i32,
   tile: usize,
   tileRows: i32,
   tileStride: usize,
+  products: usize,
   scratch: usize,
   first: i32,
   end: i32,
 ): void {
   const xStride = f32Bytes(columns);
-  for (let row = first; row < end; row += tileRows) {
-    const count = min(tileRows, end - row);
-    trellisDecode(
-      codes,
-      rows,
-      columns,
-      plan,
-      patternLength,
-      codeBits,
-      interleave,
-      tailBiting,
-      row,
-      count,
-      tile,
-      tileStride,
-      scratch,
-    );
-    multiplyTransposed(
-      x,
-      xStride,
-      tile,
-      tileStride,
-      y + f32Bytes(row),
-      f32Bytes(rows),
-      tokens,
-      columns,
-      count,
-      false,
-    );
+  const stride = f32Bytes(tileRows);
+  for (let p = first; p < end; p += tileRows) {
+    const count = min(tileRows, end - p);
+    trellisDecode(codes, steps, columns, plan, patternLength, p, count, tile, tileStride, scratch);
+    multiplyTransposed(x, xStride, tile, tileStride, products, stride, tokens, columns, count, false);
+    for (let t = 0; t < tokens; t++)
+      scatter(
+        products + <usize>t * stride,
+        rowAt + f32Bytes(p),
+        scales,
+        y + <usize>t * f32Bytes(rows),
+        count,
+      );
   }
-  scaleColumns(y, scales, tokens, rows, first, end);
 }
 
-/** y [i, columns] = row ids[i] of a coded matrix with its scale, for i in first .. end - 1. */
+/** y[row] = products[i] * scales[row] for the row at each of `count` positions that has one. */
+// @ts-ignore: decorator
+@inline
+export function scatter(products: usize, rowAt: usize, scales: usize, y: usize, count: i32): void {
+  const end = products + f32Bytes(count);
+  for (; products < end; products += 4, rowAt += 4) {
+    const row = load<i32>(rowAt);
+    if (row >= 0) store<f32>(y + f32Bytes(row), load<f32>(products) * load<f32>(scales + f32Bytes(row)));
+  }
+}
+
+/** y [i, columns] = the row at position positions[i] with its scale, for i in first .. end - 1. */
 export function trellisGather(
   codes: usize,
-  rows: i32,
+  steps: i32,
   columns: i32,
   plan: usize,
   patternLength: i32,
-  codeBits: i32,
-  interleave: i32,
-  tailBiting: bool,
+  rowAt: usize,
   scales: usize,
-  ids: usize,
+  positions: usize,
   y: usize,
   first: i32,
   end: i32,
 ): void {
+  const length = streamBytes(steps);
   for (let i = first; i < end; i++) {
-    const row = load<i32>(ids + f32Bytes(i));
-    const before1 = predecessor(row, interleave, tailBiting, rows);
-    const before2 = predecessor(before1, interleave, tailBiting, rows);
-    const before3 = codeBits == 3 ? predecessor(before2, interleave, tailBiting, rows) : -2;
-    const scale = load<f32>(scales + f32Bytes(row));
+    const at = load<i32>(positions + f32Bytes(i));
+    const scale = load<f32>(scales + f32Bytes(load<i32>(rowAt + f32Bytes(at))));
+    let stream = codes + PREFIX_BYTES + <usize>at;
     let to = y + <usize>i * f32Bytes(columns);
     let position = 0;
     let group = 0;
@@ -206,23 +172,23 @@ export function trellisGather(
       const width = load<i32>(entry);
       const maps = <usize>load<u32>(entry, 8);
       if (++position == patternLength) position = 0;
-      const stream = codes + <usize>(group >> 1) * <usize>rows;
       const shift = (group & 1) << 2;
-      let u = image(maps, stream, row, shift) ^ image(maps + 16, stream, before1, shift);
-      u ^= image(maps + 32, stream, before2, shift);
-      if (before3 != -2) u ^= image(maps + 48, stream, before3, shift);
+      const n = code(stream, shift);
+      const u =
+        (n | (n << 4)) ^
+        load<u8>(maps + <usize>code(stream - 16, shift)) ^
+        load<u8>(maps + <usize>code(stream - 32, shift), 16);
       const from = <usize>load<u32>(entry, 4) + f32Bytes(<i32>u * width);
       const used = f32Bytes(min(width, columns - column));
       for (let v: usize = 0; v < used; v += 4, to += 4) store<f32>(to, load<f32>(from + v) * scale);
       column += width;
+      if (group & 1) stream += length;
     }
   }
 }
 
-/** The map's byte of the code at `row`; of code 0 before the first row. */
 // @ts-ignore: decorator
 @inline
-function image(map: usize, stream: usize, row: i32, shift: i32): u8 {
-  const code = row < 0 ? 0 : (<i32>load<u8>(stream + <usize>row) >> shift) & 15;
-  return load<u8>(map + <usize>code);
+function code(place: usize, shift: i32): u8 {
+  return (load<u8>(place) >> <u8>shift) & 15;
 }

@@ -1,8 +1,9 @@
-/** The part of the library that needs no Node modules: models are opened by the caller and assembled here. */
+/** The library in a browser: no Node code. scripts/build-browser.mjs bundles it. */
 export type { ModelConfig } from "./checkpoint/config.js";
+export type { FolderFiles } from "./container/folder-of-files.js";
 export { CorruptFileError, InputError, UsageError } from "./errors.js";
 export type { OnProgress } from "./progress.js";
-export { assembleModel, type LoadModelOptions, type OpenedModel } from "./runtime/assemble.js";
+export type { LoadModelOptions } from "./runtime/assemble.js";
 export { type ChatOptions, ChatSession } from "./runtime/chat.js";
 export {
   type EndEvent,
@@ -10,10 +11,16 @@ export {
   type GenerateEvent,
   type GenerateOptions,
   generate,
+  type OnContextFull,
+  type Prompt,
   type TokenEvent,
 } from "./runtime/generate.js";
-export type { LanguageModel, LoadedModel, Session } from "./runtime/model.js";
+export { loadModel } from "./runtime/load-browser.js";
+export type { LoadedModel } from "./runtime/loaded-model.js";
+export type { LanguageModel, Session } from "./runtime/model.js";
 export { PrefixCache } from "./runtime/prefix-cache.js";
 export { Sampler, type SamplingOptions } from "./runtime/sampling.js";
+export type { ModelSource } from "./runtime/source.js";
 export type { ChatMessage } from "./text/chat-template.js";
 export { createTokenizer, type Tokenizer } from "./text/tokenizer.js";
+export type { CacheFormat } from "./transformer/kv-cache.js";

@@ -115,7 +115,7 @@ export function duration(value: string): number {
   return Number(match[1]) * SECONDS[match[2]];
 }
 
-export function learningRate(value: string): number {
+export function positiveNumber(value: string): number {
   const n = Number(value);
   if (value.trim() === "" || !Number.isFinite(n) || n <= 0)
     throw new InvalidArgumentError("expected a number above 0.");
@@ -146,6 +146,9 @@ export function nonNegativeNumber(value: string): number {
     throw new InvalidArgumentError("expected a number of at least 0.");
   return n;
 }
+
+/** `--adapter` of commands that run a model. */
+export const ADAPTER_OPTION = ["--adapter <dir>", "a LoRA adapter in PEFT's form to use on top"] as const;
 
 /** For options that may be given several times, or several values after one flag. */
 export function collect(value: string, previous: string[] | undefined): string[] {

@@ -1,7 +1,15 @@
 /** The options of every command that generates text: how tokens are chosen, where text ends, the machine. */
-import { type Command, InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import type { OnContextFull } from "../runtime/generate.js";
 import type { SamplingOptions } from "../runtime/sampling.js";
-import { collect, nonNegativeInteger, nonNegativeNumber, positiveInteger } from "./command.js";
+import { CACHE_FORMATS, type CacheFormat } from "../transformer/kv-cache.js";
+import {
+  ADAPTER_OPTION,
+  collect,
+  nonNegativeInteger,
+  nonNegativeNumber,
+  positiveInteger,
+} from "./command.js";
 
 /** What commander makes of them; undefined where an option has no default. */
 export interface GenerationFlags
@@ -12,6 +20,9 @@ export interface GenerationFlags
   readonly maxTokens: number;
   readonly threads?: number;
   readonly context?: number;
+  readonly adapter?: string;
+  readonly onContextFull: OnContextFull;
+  readonly kvCache?: CacheFormat;
 }
 
 export function addGenerationOptions(command: Command, maxTokens: number): Command {
@@ -30,13 +41,39 @@ export function addGenerationOptions(command: Command, maxTokens: number): Comma
     .option("--seed <n>", "same seed, same text", nonNegativeInteger, 0)
     .option("--stop <text>", "end before this text; may be given several times", collect)
     .option("--threads <n>", "threads to compute with (default: the cores)", positiveInteger)
-    .option("--context <n>", "longest sequence in tokens (default: the model's)", positiveInteger);
+    .option(...ADAPTER_OPTION)
+    .option("--context <n>", "longest sequence in tokens (default: the model's)", positiveInteger)
+    .addOption(
+      new Option("--on-context-full <action>", "refuse what does not fit, or shift: forget the older half")
+        .choices(["refuse", "shift"])
+        .default("refuse"),
+    )
+    .addOption(kvCacheOption());
+}
+
+/** How keys and values are stored, for every command that runs a model; `eval` has f32 where none is given. */
+export function kvCacheOption(): Option {
+  return new Option(
+    "--kv-cache <format>",
+    "how keys and values of past tokens are stored (default: f16, to measure f32)",
+  ).choices(CACHE_FORMATS);
 }
 
 /** The part of the flags that `generate` takes. Log-probabilities are not shown, so not computed. */
 export function generationOptions(flags: GenerationFlags) {
-  const { temperature, topK, topP, minP, repetitionPenalty, seed, stop = [], maxTokens } = flags;
-  return { temperature, topK, topP, minP, repetitionPenalty, seed, stop, maxTokens, logprobs: false };
+  const {
+    temperature,
+    topK,
+    topP,
+    minP,
+    repetitionPenalty,
+    seed,
+    stop = [],
+    maxTokens,
+    onContextFull,
+  } = flags;
+  const sampling = { temperature, topK, topP, minP, repetitionPenalty, seed, logprobs: false };
+  return { ...sampling, stop, maxTokens, onContextFull };
 }
 
 function share(value: string): number {

@@ -29,6 +29,55 @@ const compressed = (out: string, ...more: string[]) => [
   ...more,
 ];
 
+describe("--divergence", () => {
+  const wanted = (out: string, divergence: string, ...more: string[]) => [
+    ...["compress", model, "--out", out, "--calibration", text, "--calibration-tokens", "2048"],
+    ...["--divergence", divergence, ...more],
+  ];
+
+  test("finds the size; killed and resumed, the folder is what --bits makes", async () => {
+    const out = join(work, "quality");
+    const { child, finished } = start(wanted(out, "0.3"));
+    while (!existsSync(join(`${out}.tries`, "2.500")) && child.exitCode === null) await sleep(5);
+    child.kill("SIGKILL");
+    await finished;
+    assert.ok(!existsSync(out));
+    const fresh = await run(...wanted(out, "0.3"));
+    assert.equal(fresh.code, 2, fresh.stderr);
+    assert.match(fresh.stderr, /unfinished run: run with --resume/);
+
+    const resumed = await run(...wanted(out, "0.3", "--resume", "--json"));
+    assert.equal(resumed.code, 0, resumed.stderr);
+    const report = JSON.parse(resumed.stdout);
+    assert.ok(report.divergence <= 0.3 && report.divergence > 0.24, `${report.divergence}`);
+    assert.ok(report.tries.length >= 2 && report.tries[0].bits === 2.5);
+    assert.ok(!existsSync(`${out}.tries`));
+
+    const bits = join(work, "bits");
+    const byHand = compressed(bits, "--bits", String(report.bits)).filter((x, i, all) => {
+      return x !== "--target" && all[i - 1] !== "--target";
+    });
+    assert.equal((await run(...byHand)).code, 0);
+    assert.deepEqual(folderHashes(out), folderHashes(bits));
+  });
+
+  test("out of reach: says how near the highest rates come", async () => {
+    const { code, stderr } = await run(...wanted(join(work, "perfect"), "1e-6"));
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /out of reach: \d\.\d+ bits leave 0\.\d+/);
+  });
+
+  for (const [what, more] of [
+    ["a size too", ["--target", "6x"]],
+    ["a dry run", ["--dry-run"]],
+    ["no text to hold out", ["--data-free"]],
+  ] as const)
+    test(`refuses ${what}`, async () => {
+      const { code, stderr } = await run(...wanted(join(work, "no"), "0.3", ...more));
+      assert.equal(code, 2, stderr);
+    });
+});
+
 describe("--recipe best", () => {
   test("compresses and tunes; killed and resumed, it gives what both commands give", async () => {
     const out = join(work, "best");

@@ -1,7 +1,8 @@
 /** Runs the built command as a user would, for tests. */
+import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { hostileModule } from "../checkpoint/test-data.test.util.js";
@@ -34,6 +35,15 @@ export function run(...args: readonly string[]): Promise<Finished> {
 /** The error lines that a failed command printed: everything that is not progress. */
 export function errorLines({ stderr }: Finished): string[] {
   return stderr.split("\n").filter((line) => /^(pocketllm|error): /.test(line));
+}
+
+/** Fails unless the command was refused in one line like `message`, and left nothing at `out`. */
+export function assertRefused(finished: Finished, message: RegExp, out: string): void {
+  const { code, stderr } = finished;
+  assert.ok(code === 1 || code === 2, `${code}: ${stderr}`);
+  assert.equal(errorLines(finished).length, 1, stderr);
+  assert.match(stderr, message);
+  assert.ok(!existsSync(out), "something that looks whole was left");
 }
 
 /** SHA-256 of every file below a folder, by relative path. */

@@ -1,7 +1,7 @@
 /** Options that `tune` and `train` have in common. */
 import type { Command } from "commander";
 import type { RunOptions } from "../training/options.js";
-import { type CommandContext, learningRate, positiveInteger, seed } from "./command.js";
+import { type CommandContext, positiveInteger, positiveNumber, seed } from "./command.js";
 
 export interface TrainingOptions {
   data: string[];
@@ -16,11 +16,14 @@ export interface TrainingOptions {
 }
 
 /** Adds all but --data and --out; `rate` is what --lr says of itself. */
-export function addTrainingOptions(command: Command, defaults: { batch: number; rate: string }): Command {
+export function addTrainingOptions(
+  command: Command,
+  defaults: { batch: number | string; rate: string },
+): Command {
   return command
     .option("--context <number>", "tokens of a window (default: 256)", positiveInteger)
     .option("--batch-size <number>", `windows of a step (default: ${defaults.batch})`, positiveInteger)
-    .option("--lr <number>", defaults.rate, learningRate)
+    .option("--lr <number>", defaults.rate, positiveNumber)
     .option("--seed <number>", "seed of everything random", seed, 0)
     .option(
       "--workers <number>",

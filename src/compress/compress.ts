@@ -3,7 +3,6 @@
  * first; then matrices are coded one layer at a time into the folder's journal, and the folder is assembled.
  */
 import { createHash } from "node:crypto";
-import { openCheckpoint } from "../checkpoint/open.js";
 import type { JsonValue } from "../codec/coded.js";
 import { createBackend, type WasmBackend } from "../compute/index.js";
 import { FolderWriter } from "../container/writer.js";
@@ -11,6 +10,7 @@ import { codeCalibrated } from "./calibrated.js";
 import type { MatrixCodec } from "./codec.js";
 import { Coder } from "./coder.js";
 import { codeWithoutData } from "./data-free.js";
+import { openSource } from "./merged.js";
 import { metaCodec } from "./meta-codec.js";
 import { type CompressOptions, resolveOptions } from "./options.js";
 import type { Sensitivities } from "./plan.js";
@@ -45,7 +45,7 @@ export interface CompressReport {
 export async function compress(options: CompressOptions): Promise<CompressReport> {
   const started = performance.now();
   await FolderWriter.check(options.out, options.resume ?? false);
-  const checkpoint = await openCheckpoint(options.source);
+  const checkpoint = await openSource(options);
   try {
     const result = resolveOptions(options, checkpoint.config);
     const run = { checkpoint, options, result };

@@ -3,10 +3,10 @@
  * of its time and memory. Nothing is written. With calibration text the sensitivities that decide the plan are
  * measured, which is a fifth of a whole run on SmolLM2-135M.
  */
-import { openCheckpoint } from "../checkpoint/open.js";
 import { createBackend } from "../compute/index.js";
 import type { MatrixCodec } from "./codec.js";
 import { type Forecast, forecast } from "./forecast.js";
+import { openSource } from "./merged.js";
 import { metaCodec } from "./meta-codec.js";
 import { type PlanningOptions, resolveOptions } from "./options.js";
 import { planFor, readCalibration } from "./prepare.js";
@@ -37,7 +37,7 @@ export interface DryRunReport {
 /** Errors as `compress`. */
 export async function dryRun(options: PlanningOptions): Promise<DryRunReport> {
   const { signal, onProgress } = options;
-  const checkpoint = await openCheckpoint(options.source);
+  const checkpoint = await openSource(options);
   try {
     const result = resolveOptions(options, checkpoint.config);
     const planning = { checkpoint, options, result };

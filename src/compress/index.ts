@@ -4,4 +4,5 @@ export { type DryRunReport, dryRun, type PlannedRate } from "./dry-run.js";
 export type { Forecast } from "./forecast.js";
 export type { CompressOptions, Method } from "./options.js";
 export { isMadeBy } from "./provenance.js";
+export { bitsRange } from "./range.js";
 export { parseBits, parseTarget, type Target } from "./target.js";

@@ -10,6 +10,8 @@ export type Method = "trellis" | "meta";
 export interface CompressOptions {
   /** A Hugging Face folder, a .gguf file or a llama2.c .bin file. */
   readonly source: string;
+  /** The folder of a LoRA adapter in PEFT's form that is merged into the weights first. */
+  readonly adapter?: string | undefined;
   /** The folder to make; must not exist. */
   readonly out: string;
   /** Default 10x. */

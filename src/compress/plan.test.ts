@@ -94,12 +94,11 @@ describe("planCompression", () => {
     const fixed = plan(budget);
     const bits = ({ matrices: planned }: typeof fixed, name: string) =>
       planned.find((m) => m.name === name)!.tiers.map((t) => t.rate.code);
-    const sensitivity = (shifted: number[]) => ({ tiers: [], shifted, rows: [] });
     const costs = (of: (name: string) => number) =>
       Object.fromEntries(
         fixed.matrices.map(({ name, tiers, columns }) => [
           name,
-          sensitivity(tiers.map(({ rows }) => of(name) * (rows[1] - rows[0]) * columns)),
+          { tiers: tiers.map(({ rows }) => of(name) * (rows[1] - rows[0]) * columns) },
         ]),
       );
     const planned = (of: (name: string) => number) =>

@@ -44,6 +44,8 @@ export interface CompressionPlan<Code> {
   readonly matrices: readonly PlannedMatrix<Code>[];
   /** Bytes of the weight files, headers included: exact while they fit one file of 256 MiB. */
   readonly predictedBytes: number;
+  /** The same at the lowest rates everywhere: no target below is in reach. */
+  readonly smallestBytes: number;
 }
 
 export interface PlanOptions<Code> {
@@ -63,12 +65,10 @@ export interface PlanOptions<Code> {
 
 /** What errors of one matrix cost, in nats a token. */
 export interface MatrixSensitivity {
-  /** Per unit of a rate's distortion, for each tier of rows, if all rows are left with the same. */
+  /** Per unit of a rate's distortion, for each tier of rows. */
   readonly tiers: readonly number[];
-  /** The same with rows weighted in the search. */
-  readonly shifted: readonly number[];
-  /** What squared error in each row is to count for in the search, in a unit of the matrix's own. */
-  readonly rows: readonly number[];
+  /** What squared error in each row is to count for in the search, in any one unit. Default: the same. */
+  readonly rows?: readonly number[];
 }
 
 /** Of each matrix, by its name. */
@@ -123,7 +123,7 @@ export function planCompression<Code>(options: PlanOptions<Code>): CompressionPl
   );
   const weights = sensitivities
     ? temper(
-        units.map(({ matrix, part }) => sensitivities[matrix.name].shifted[part ?? 0]),
+        units.map(({ matrix, part }) => sensitivities[matrix.name].tiers[part ?? 0]),
         assumed,
         units.map(({ matrix }) => matrix.layer !== null),
       )
@@ -135,12 +135,11 @@ export function planCompression<Code>(options: PlanOptions<Code>): CompressionPl
     })),
     budget - overhead - data(plainEntries),
   );
-  if (choice === null) {
-    const smallest = fileBytes(units.map(() => 0));
+  const smallest = fileBytes(units.map(() => 0));
+  if (choice === null)
     throw new InputError(
       `the target of ${Math.floor(budget)} bytes is out of reach: the lowest rates give ${smallest} bytes; ask for a smaller ratio or more bits`,
     );
-  }
   let next = 0;
   return {
     matrices: matrices.map((matrix) => ({
@@ -151,6 +150,7 @@ export function planCompression<Code>(options: PlanOptions<Code>): CompressionPl
       }),
     })),
     predictedBytes: fileBytes(choice),
+    smallestBytes: smallest,
   };
 }
 

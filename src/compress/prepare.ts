@@ -5,12 +5,13 @@ import { createTokenizer } from "../text/tokenizer.js";
 import { calibrationWindows } from "./calibration-text.js";
 import type { MatrixCodec } from "./codec.js";
 import { codedMatrices } from "./matrices.js";
+import type { CompressionSource } from "./merged.js";
 import type { PlanningOptions, ResultOptions } from "./options.js";
 import { type CompressionPlan, planCompression, type Sensitivities } from "./plan.js";
 import { targetBytes } from "./target.js";
 
 export interface Planning {
-  readonly checkpoint: Checkpoint;
+  readonly checkpoint: CompressionSource;
   readonly options: PlanningOptions;
   readonly result: ResultOptions;
 }

@@ -1,10 +1,10 @@
 /** How a folder is made: everything that its bytes depend on, and nothing else. */
-import { openCheckpoint } from "../checkpoint/open.js";
 import type { Arithmetic } from "../compute/index.js";
 import { describeFiles } from "../container/input-files.js";
 import { canonicalJson } from "../container/json.js";
 import type { Provenance } from "../container/manifest.js";
 import { TOOL, VERSION } from "../version.js";
+import { openSource } from "./merged.js";
 import { type CompressOptions, resolveOptions } from "./options.js";
 import type { Planning } from "./prepare.js";
 
@@ -23,6 +23,7 @@ export async function describe(
       method: result.method,
       seed: result.seed,
       arithmetic,
+      ...(checkpoint.adapter && { adapter: checkpoint.adapter }),
       ...(files.length > 0 && {
         calibrationTokens: result.calibrationTokens,
         calibrationContext: result.calibrationContext,
@@ -38,7 +39,7 @@ export async function isMadeBy(
   { measured: _, ...provenance }: Provenance,
   options: CompressOptions,
 ): Promise<boolean> {
-  const checkpoint = await openCheckpoint(options.source);
+  const checkpoint = await openSource(options);
   try {
     const result = resolveOptions(options, checkpoint.config);
     const { arithmetic } = provenance.options;

@@ -29,7 +29,7 @@ import {
 import { rootDeterminant } from "./determinant.js";
 import { SITES } from "./matrices.js";
 import { type MatrixSensitivity, type Sensitivities, tierRows } from "./plan.js";
-import { errorShares, rowWeights, type WeightRule } from "./row-weights.js";
+import { rowWeights } from "./row-weights.js";
 
 /** Tokens that are measured on. */
 export const SENSITIVITY_TOKENS = 4096;
@@ -186,13 +186,12 @@ class SensitivityRun {
     const half = 0.5 / (tokens * used.length);
     const looked = rowSquares(await backend.read(dEmbedding), hiddenSize).map((sum) => half * sum);
     const scored = await this.#rowCosts(head);
-    const tiers = tierRows(vocabularySize);
     if (head === embedding) {
       const both = scored.map((x, r) => x + looked[r]);
-      out[EMBEDDING_NAME] = sensitivityOf(embedding, both, tiers, "vocabulary");
+      out[EMBEDDING_NAME] = vocabularySensitivity(embedding, both);
     } else {
-      out[EMBEDDING_NAME] = sensitivityOf(embedding, looked, tiers, "vocabulary");
-      out[HEAD_NAME] = sensitivityOf(head, scored, tiers, "vocabulary");
+      out[EMBEDDING_NAME] = vocabularySensitivity(embedding, looked);
+      out[HEAD_NAME] = vocabularySensitivity(head, scored);
     }
     return out;
   }
@@ -219,7 +218,7 @@ class SensitivityRun {
       for (const kind of kinds) {
         const linear = layer[kind] as ObservedLinear;
         const costs = await this.#rowCosts(linear);
-        out[specs[kind].name] = sensitivityOf(linear, costs, [[0, linear.outputs]], "layer");
+        out[specs[kind].name] = { tiers: [rounded(tierCost(linear, costs, 0, linear.outputs), 6)] };
       }
   }
 
@@ -254,36 +253,23 @@ function rowSquares(values: Float32Array, columns: number): Float64Array {
   });
 }
 
-/** From the costs of a unit of distortion and mean square, for each row. */
-function sensitivityOf(
-  linear: ObservedLinear,
-  costs: Float64Array,
-  tiers: readonly (readonly [start: number, end: number])[],
-  rule: WeightRule,
-): MatrixSensitivity {
-  const powers = linear.rowPowers();
-  const of = tiers.map(([first, end]) => {
-    const weights = rowWeights(costs.subarray(first, end), rule).map((x) => rounded(x, 3));
-    const shares = errorShares(weights.map((x, i) => powers[first + i] * x));
-    const cost = (share: (i: number) => number) =>
-      weights.reduce((sum, _, i) => sum + share(i) * powers[first + i] * costs[first + i], 0);
-    return {
-      weights,
-      cost: rounded(
-        cost(() => 1),
-        6,
-      ),
-      shifted: rounded(
-        cost((i) => shares[i]),
-        6,
-      ),
-    };
-  });
+/** From the costs of a unit of distortion and mean square, for each row of a vocabulary. */
+function vocabularySensitivity(linear: ObservedLinear, costs: Float64Array): MatrixSensitivity {
+  const tiers = tierRows(linear.outputs);
   return {
-    tiers: of.map(({ cost }) => cost),
-    shifted: of.map(({ shifted }) => shifted),
-    rows: of.flatMap(({ weights }) => Array.from(weights)),
+    tiers: tiers.map(([first, end]) => rounded(tierCost(linear, costs, first, end), 6)),
+    rows: tiers.flatMap(([first, end]) =>
+      Array.from(rowWeights(costs.subarray(first, end)), (x) => rounded(x, 3)),
+    ),
   };
+}
+
+/** Σ_r p_r c_r over a tier's rows. */
+function tierCost(linear: ObservedLinear, costs: Float64Array, first: number, end: number): number {
+  const powers = linear.rowPowers();
+  let sum = 0;
+  for (let r = first; r < end; r++) sum += powers[r] * costs[r];
+  return sum;
 }
 
 /** The token that `share` (0 … 1) of the distribution's mass falls on. */

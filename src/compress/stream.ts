@@ -12,15 +12,11 @@ import type { Linear } from "../compute/linear.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";
 import { WasmTraining } from "../compute/wasm/training.js";
 import { BufferGroup } from "../transformer/buffers.js";
+import { allocateCache, type LayerCache } from "../transformer/kv-cache.js";
 import { forwardLayer, LayerSteps, type TapSite } from "../transformer/layer.js";
 import { type Rope, uploadRope } from "../transformer/rope.js";
 import type { LayerLinear, LayerWeights } from "../transformer/weights.js";
-import {
-  allocateCache,
-  allocateWorkspace,
-  type LayerCache,
-  type Workspace,
-} from "../transformer/workspace.js";
+import { allocateWorkspace, type Workspace } from "../transformer/workspace.js";
 
 /** Sums over the calibration tokens of the input x of a site's matrices, divided by the number of tokens. */
 export interface SiteStatistics {

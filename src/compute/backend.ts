@@ -7,6 +7,8 @@
  * Not here: reading files, codecs' encoders, sampling.
  */
 
+import type { PackedFormat } from "./kv-format.js";
+
 /** f32 storage owned by a backend. `length` counts elements. */
 export interface Buffer {
   readonly length: number;
@@ -48,8 +50,10 @@ export interface AttentionOptions {
   /** [tokens, heads * headSize] */
   readonly query: Buffer;
   /** [capacity, kvHeads * headSize]: keys and values of positions 0 .. position + tokens - 1. */
-  readonly keys: Buffer;
-  readonly values: Buffer;
+  readonly keys: Buffer | ByteBuffer;
+  readonly values: Buffer | ByteBuffer;
+  /** The format of keys and values in ByteBuffers; absent for f32 Buffers. */
+  readonly packed?: PackedFormat | undefined;
   /** [tokens, heads * headSize], overwritten. */
   readonly y: Buffer;
   readonly tokens: number;
@@ -64,29 +68,84 @@ export interface AttentionOptions {
   readonly window: number | null;
 }
 
+/** Keys or values of successive tokens, in f32 and in a packed cache. */
+export interface PackedRowsOptions {
+  /** [tokens, kvHeads * headSize] */
+  readonly x: Buffer;
+  /** [capacity] tokens of kvHeads rows in `format`. */
+  readonly cache: ByteBuffer;
+  readonly format: PackedFormat;
+  readonly tokens: number;
+  /** Of the first token in `cache`. */
+  readonly position: number;
+  readonly kvHeads: number;
+  readonly headSize: number;
+}
+
 /**
- * One matrix coded by the trellis codec, as the kernels want it (docs/format.md, "Trellis"). Weight
- * (row r, column c in group g, element v) = scales[r] * (A[w][u & 15][v] + B[w][u >> 4][v]) in the rotated
- * basis, where w is the group's width and u the XOR of the maps of the group's codes at rows r, r - S, ….
+ * One matrix coded by the trellis codec, as the kernels want it. Weight (row r, column c in group g, element
+ * v) = scales[r] * (A[w][u & 15][v] + B[w][u >> 4][v]) in the rotated basis, where w is the group's width and
+ * u = n | n << 4 ^ S1[n'] ^ S2[n''] with n, n', n'' the row's code and the two before it in its sequence.
  */
 export interface TrellisWeights {
   readonly rows: number;
   readonly columns: number;
-  /** Bits of a code: 3 or 4. A window is the last 4 or 3 codes (12 bits). */
-  readonly codeBits: 3 | 4;
   /** Widths of successive column groups, repeated; the last group may be cut short by `columns`. */
   readonly widths: readonly number[];
-  /** Number of interleaved sequences S: the predecessor of row r is row r - S (cyclic, see `tailBiting`). */
-  readonly interleave: number;
-  readonly tailBiting: boolean;
-  /** [pairs of groups][rows] one byte: low nibble group 2p, high nibble group 2p + 1. */
+  /** Vectors of 16 rows in the stream of a pair of groups (trellis-lanes.ts). */
+  readonly steps: number;
+  /**
+   * [pairs of groups][2 + steps][16] one byte: low nibble group 2p, high nibble group 2p + 1. The codes before
+   * a row's are 16 and 32 bytes before; the first two vectors are those before the first step.
+   */
   readonly codes: ByteBuffer;
+  /** Int32 [steps * 16]: the row at each position of a stream, -1 where there is none. */
+  readonly rowAt: ByteBuffer;
+  /** [rows]: the position of each row. */
+  readonly positions: Int32Array;
   /** For each distinct width ascending: A [16][width] then B [16][width]. */
   readonly tables: Buffer;
   /** [rows] */
   readonly scales: Buffer;
-  /** For each distinct width ascending, window / codeBits maps of 16 bytes each: S0, S1, S2 (, S3). */
+  /** For each distinct width ascending: S1 and S2, 16 bytes each. */
   readonly maps: ByteBuffer;
+}
+
+/** The codec's rotation: signs [columns] of ±1, q an orthogonal m x m matrix (`Backend.rotate`). */
+export interface Rotation {
+  readonly signs: Buffer;
+  readonly q: Buffer;
+  readonly m: number;
+}
+
+export interface TokenProduct {
+  readonly weight: TrellisWeights;
+  /** [rows], added, or absent. */
+  readonly bias?: Buffer | undefined;
+  readonly y: Buffer;
+  /** Where in y the product goes; default 0. */
+  readonly start?: number | undefined;
+}
+
+/** Products of one token's activations with coded matrices that share their input and its rotation. */
+export interface TokenProductsOptions {
+  /** [columns] */
+  readonly x: Buffer;
+  /** The input is the RMSNorm of x. */
+  readonly norm?: { readonly weight: Buffer; readonly epsilon: number } | undefined;
+  /** The input is silu(x) * up; not with `norm`. */
+  readonly up?: Buffer | undefined;
+  readonly rotation: Rotation;
+  /** At least one. */
+  readonly products: readonly TokenProduct[];
+  /** Products are added to their y. */
+  readonly accumulate?: boolean | undefined;
+}
+
+/** Products made ready once, to be run for each token. Tables of the weights must not change meanwhile. */
+export interface TokenProducts {
+  run(): void;
+  free(): void;
 }
 
 export interface Backend {
@@ -111,6 +170,10 @@ export interface Backend {
   rope(options: RopeOptions): void;
   /** Causal grouped-query attention over a cache. */
   attention(options: AttentionOptions): void;
+  /** cache[position ..] = x, rounded to the format. */
+  packRows(options: PackedRowsOptions): void;
+  /** x = cache[position ..] */
+  unpackRows(options: PackedRowsOptions): void;
   /** gate = silu(gate) * up, elementwise over `length`. */
   siluMultiply(gate: Buffer, up: Buffer, length: number): void;
   /** y += x over `length`. */
@@ -125,18 +188,22 @@ export interface Backend {
    * orthonormal Walsh-Hadamard matrix of order `columns / m`. With `inverse`, y = x (Q ⊗ H) diag(signs).
    * x and y may be the same buffer. `signs` [columns] of ±1, `q` [m, m].
    */
-  rotate(options: {
-    readonly x: Buffer;
-    readonly y: Buffer;
-    readonly signs: Buffer;
-    readonly q: Buffer;
-    readonly m: number;
-    readonly rows: number;
-    readonly columns: number;
-    readonly inverse?: boolean;
-  }): void;
+  rotate(
+    options: Rotation & {
+      readonly x: Buffer;
+      readonly y: Buffer;
+      readonly rows: number;
+      readonly columns: number;
+      readonly inverse?: boolean;
+    },
+  ): void;
   /** y = x weightᵀ for coded weights; x [tokens, columns] is already rotated. Decodes tile by tile. */
   trellisMatmul(x: Buffer, weight: TrellisWeights, y: Buffer, tokens: number): void;
+  /**
+   * One token's products, approximately where that is faster: wasm/ looks them up in tables of bytes, with a
+   * relative error of about 1 %.
+   */
+  tokenProducts(options: TokenProductsOptions): TokenProducts;
   /** y[i] = decoded row ids[i] (still rotated), [ids.length, columns]. */
   trellisGather(weight: TrellisWeights, ids: Int32Array, y: Buffer): void;
 

@@ -6,10 +6,15 @@ import type {
   AttentionOptions,
   Backend,
   Buffer,
+  ByteBuffer,
   MatmulOptions,
+  PackedRowsOptions,
   RopeOptions,
+  TokenProductsOptions,
   TrellisWeights,
 } from "./backend.js";
+import { type PackedFormat, packedRowBytes } from "./kv-format.js";
+import { LANES, PREFIX } from "./trellis-lanes.js";
 
 /** Throws RangeError unless the buffer has at least `length` elements and `length` is a size. */
 export function checkLength(name: string, buffer: Buffer, length: number): void {
@@ -52,9 +57,34 @@ export function checkAttention(options: AttentionOptions): void {
     throw new RangeError(`attention: ${heads} heads, ${kvHeads} kv heads`);
   if (window !== null && window < 1) throw new RangeError(`attention: window of ${window} tokens`);
   checkLength("attention query", query, tokens * heads * headSize);
-  checkLength("attention keys", keys, (position + tokens) * kvHeads * headSize);
-  checkLength("attention values", values, (position + tokens) * kvHeads * headSize);
+  for (const [name, cache] of [
+    ["attention keys", keys],
+    ["attention values", values],
+  ] as const) {
+    if (options.packed) checkPacked(name, cache, options.packed, (position + tokens) * kvHeads, headSize);
+    else if ("length" in cache) checkLength(name, cache, (position + tokens) * kvHeads * headSize);
+    else throw new TypeError(`${name}: bytes without a format`);
+  }
   checkLength("attention y", y, tokens * heads * headSize);
+}
+
+export function checkPackedRows(options: PackedRowsOptions): void {
+  const { x, cache, format, tokens, position, kvHeads, headSize } = options;
+  checkLength("packed rows x", x, tokens * kvHeads * headSize);
+  checkPacked("packed rows", cache, format, (position + tokens) * kvHeads, headSize);
+}
+
+/** Throws unless the bytes hold `rows` packed rows. */
+function checkPacked(
+  name: string,
+  cache: Buffer | ByteBuffer,
+  format: PackedFormat,
+  rows: number,
+  headSize: number,
+): void {
+  const bytes = rows * packedRowBytes(format, headSize);
+  if (!("byteLength" in cache && Number.isSafeInteger(bytes) && bytes >= 0 && bytes <= cache.byteLength))
+    throw new RangeError(`${name} need ${bytes} bytes of ${format}`);
 }
 
 export function checkRotation({ x, y, signs, q, m, rows, columns }: Parameters<Backend["rotate"]>[0]): void {
@@ -73,33 +103,49 @@ export interface TrellisShape {
   readonly pairs: number;
   /** Distinct widths, ascending: the order of tables and maps. */
   readonly distinct: readonly number[];
-  /** Codes in a window: 3 of 4 bits or 4 of 3 bits. */
-  readonly window: number;
 }
 
 /** Throws RangeError if the parts of a coded matrix do not fit together. */
 export function trellisShape(weight: TrellisWeights): TrellisShape {
-  const { rows, columns, codeBits, widths, interleave } = weight;
-  if (codeBits !== 3 && codeBits !== 4) throw new RangeError(`trellis: codes of ${codeBits} bits`);
+  const { rows, columns, widths, steps } = weight;
   if (widths.length === 0 || widths.some((w) => !Number.isInteger(w) || w < 1 || w > 4))
     throw new RangeError(`trellis: group widths ${widths.join(", ")} are not 1 to 4`);
-  if (!Number.isInteger(interleave) || interleave < 1)
-    throw new RangeError(`trellis: interleave ${interleave}`);
   const period = widths.reduce((sum, w) => sum + w, 0);
   let groups = Math.floor(columns / period) * widths.length;
   for (let rest = columns % period, i = 0; rest > 0; rest -= widths[i++]) groups++;
   const pairs = Math.ceil(groups / 2);
   const distinct = [...new Set(widths)].sort((a, b) => a - b);
-  const window = 12 / codeBits;
-  if (weight.codes.byteLength < pairs * rows)
-    throw new RangeError(`trellis codes need ${pairs * rows} bytes and have ${weight.codes.byteLength}`);
-  if (weight.maps.byteLength < distinct.length * window * 16)
-    throw new RangeError(`trellis maps need ${distinct.length * window * 16} bytes`);
+  const bytes = (name: string, buffer: ByteBuffer, least: number) => {
+    if (!(buffer.byteLength >= least))
+      throw new RangeError(`trellis ${name} need ${least} bytes and have ${buffer.byteLength}`);
+  };
+  bytes("codes", weight.codes, pairs * LANES * (PREFIX + steps));
+  bytes("row numbers", weight.rowAt, 4 * LANES * steps);
+  bytes("maps", weight.maps, distinct.length * 32);
+  if (weight.positions.length !== rows || LANES * steps < rows)
+    throw new RangeError(`trellis: ${steps} steps for ${rows} rows`);
   checkLength(
     "trellis tables",
     weight.tables,
     distinct.reduce((sum, w) => sum + 32 * w, 0),
   );
   checkLength("trellis scales", weight.scales, rows);
-  return { groups, pairs, distinct, window };
+  return { groups, pairs, distinct };
+}
+
+export function checkTokenProducts(options: TokenProductsOptions): void {
+  const { x, norm, up, rotation, products } = options;
+  if (products.length === 0) throw new RangeError("token products: none");
+  if (norm && up) throw new RangeError("token products: both a norm and an activation");
+  const { columns } = products[0].weight;
+  checkRotation({ ...rotation, x, y: x, rows: 1, columns });
+  if (norm) checkLength("token products norm", norm.weight, columns);
+  if (up) checkLength("token products up", up, columns);
+  for (const { weight, bias, y, start = 0 } of products) {
+    trellisShape(weight);
+    if (weight.columns !== columns)
+      throw new RangeError(`token products: ${weight.columns} and ${columns} columns`);
+    if (bias) checkLength("token products bias", bias, weight.rows);
+    checkRange("token products y", y.length, start, weight.rows);
+  }
 }

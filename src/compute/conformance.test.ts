@@ -5,7 +5,9 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import type { Backend, Buffer, TrellisWeights } from "./backend.js";
+import { packedRowBytes } from "./kv-format.js";
 import { ReferenceBackend } from "./reference/backend.js";
+import { lanesOf, positionsOf, toLanes } from "./trellis-lanes.js";
 import { WasmBackend } from "./wasm/backend.js";
 
 const plain = await Promise.all(
@@ -219,6 +221,95 @@ for (const [tokens, position, heads, kvHeads, headSize, window] of [
   });
 }
 
+for (const format of ["f16", "int8"] as const) {
+  for (const [tokens, kvHeads, headSize] of [
+    [1, 1, 2],
+    [3, 2, 10],
+    [70, 3, 64],
+    [600, 2, 8],
+  ]) {
+    conforms(`${format} rows: ${tokens} tokens, ${kvHeads} heads of ${headSize}`, 0, async (b) => {
+      // Normal, subnormal, zero and too large halves, and ties between two of them.
+      const special = [
+        0,
+        -0,
+        1e-8,
+        2 ** -24,
+        -(2 ** -14),
+        3e-5,
+        65504,
+        65519,
+        65520,
+        -1e9,
+        1 + 2 ** -11,
+        2049,
+      ];
+      const data = numbers(tokens * kvHeads * headSize, 40).map((v, i) =>
+        i % 7 === 0 ? special[(i / 7) % special.length] : v,
+      );
+      const x = upload(b, data);
+      const position = 5;
+      const bytes = (position + tokens) * kvHeads * packedRowBytes(format, headSize);
+      const rows = { cache: b.allocateBytes(bytes), format, position, kvHeads, headSize };
+      b.packRows({ ...rows, x, tokens });
+      const y = b.allocate(data.length);
+      b.unpackRows({ ...rows, x: y, tokens });
+      return b.read(y);
+    });
+  }
+  for (const [tokens, position, heads, kvHeads, headSize, window] of [
+    [1, 200, 9, 3, 64, null],
+    [1, 63, 4, 4, 16, null],
+    [33, 30, 6, 2, 32, null],
+    [9, 3, 2, 1, 10, null],
+    [100, 30, 4, 2, 16, 50],
+    [1, 300, 8, 1, 128, 70],
+  ] as const) {
+    const shape = `${tokens} tokens from ${position}, ${heads}/${kvHeads} heads of ${headSize}, window ${window}`;
+    conforms(`attention over ${format}: ${shape}`, 2e-6, async (b) => {
+      const query = upload(b, numbers(tokens * heads * headSize, 41));
+      const all = { format, tokens: position + tokens, position: 0, kvHeads, headSize };
+      const packed = (seed: number) => {
+        const cache = b.allocateBytes(all.tokens * kvHeads * packedRowBytes(format, headSize));
+        b.packRows({ ...all, x: upload(b, numbers(all.tokens * kvHeads * headSize, seed)), cache });
+        return cache;
+      };
+      const y = b.allocate(tokens * heads * headSize);
+      const sizes = { tokens, position, heads, kvHeads, headSize, scale: 0.3, window };
+      b.attention({ query, keys: packed(42), values: packed(43), y, packed: format, ...sizes });
+      return b.read(y);
+    });
+  }
+}
+
+test("attention over f16 of one token is the same as in a batch, whatever the group of heads", async () => {
+  const [backend] = wasm;
+  for (const [heads, kvHeads, headSize] of [
+    [6, 2, 32],
+    [2, 2, 64],
+    [8, 4, 24],
+    [4, 1, 16],
+    [7, 1, 16],
+  ]) {
+    const tokens = 90;
+    const queries = numbers(tokens * heads * headSize, 45);
+    const cache = backend.allocateBytes(tokens * kvHeads * packedRowBytes("f16", headSize));
+    const x = upload(backend, numbers(tokens * kvHeads * headSize, 46));
+    backend.packRows({ x, cache, format: "f16", tokens, position: 0, kvHeads, headSize });
+    const y = backend.allocate(queries.length);
+    const shape = { keys: cache, values: cache, packed: "f16", y, heads, kvHeads, headSize } as const;
+    const rest = { scale: 0.2, window: null };
+    backend.attention({ query: upload(backend, queries), tokens, position: 0, ...shape, ...rest });
+    const batch = await backend.read(y);
+    const size = heads * headSize;
+    for (const t of [0, 1, 63, 64, 89]) {
+      const query = upload(backend, queries.subarray(t * size, (t + 1) * size));
+      backend.attention({ query, tokens: 1, position: t, ...shape, ...rest });
+      assert.deepEqual(await backend.read(y, 0, size), batch.slice(t * size, (t + 1) * size));
+    }
+  }
+});
+
 test("attention of one token is the same as in a batch", async () => {
   const [tokens, heads, kvHeads, headSize] = [90, 6, 2, 32];
   const [backend] = wasm;
@@ -265,17 +356,22 @@ for (const [rows, m, order] of [
   }
 }
 
+/** The largest odd divisor. */
+function oddPart(columns: number): number {
+  return columns % 2 === 0 ? oddPart(columns / 2) : columns;
+}
+
 function coded(
   b: Backend,
   rows: number,
   columns: number,
-  codeBits: 3 | 4,
   widths: readonly number[],
   interleave: number,
   tailBiting: boolean,
 ): TrellisWeights {
-  const bytes = (count: number, seed: number, mask: number) =>
-    Uint8Array.from(numbers(count, seed), (v) => ((v + 1) * 128) & mask);
+  const chaining = { rows, interleave, tailBiting };
+  const lanes = lanesOf(chaining);
+  const bytes = (count: number, seed: number) => Uint8Array.from(numbers(count, seed), (v) => (v + 1) * 128);
   const uploadBytes = (data: Uint8Array) => {
     const buffer = b.allocateBytes(data.length);
     b.writeBytes(buffer, data);
@@ -284,51 +380,113 @@ function coded(
   const distinct = [...new Set(widths)];
   const tables = distinct.reduce((sum, w) => sum + 32 * w, 0);
   // Enough for groups one column wide; a longer buffer than needed is allowed.
-  const codes = uploadBytes(bytes(Math.ceil(columns / 2) * rows, 26, codeBits === 3 ? 0x77 : 0xff));
+  const codes = bytes(Math.ceil(columns / 2) * rows, 26);
   return {
     rows,
     columns,
-    codeBits,
     widths,
-    interleave,
-    tailBiting,
-    codes,
+    steps: lanes.steps,
+    codes: uploadBytes(toLanes(codes, lanes, chaining)),
+    rowAt: uploadBytes(new Uint8Array(lanes.rowAt.buffer)),
+    positions: positionsOf(lanes, rows),
     tables: upload(b, numbers(tables, 27)),
     scales: upload(b, numbers(rows, 28)),
-    maps: uploadBytes(bytes((distinct.length * 16 * 12) / codeBits, 29, 0xff)),
+    maps: uploadBytes(bytes(distinct.length * 32, 29)),
   };
 }
 
-for (const [rows, columns, codeBits, widths, interleave, tailBiting] of [
-  [1, 1, 4, [1], 1, false],
-  [16, 8, 4, [4], 16, false],
-  [50, 37, 4, [4], 16, true],
-  [33, 40, 4, [2], 1, true],
-  [70, 21, 3, [2], 16, true],
-  [70, 21, 3, [1], 1, false],
-  [20, 29, 4, [3, 3, 2], 16, false],
-  [64, 65, 4, [2, 1], 16, true],
-  [10, 30, 4, [2, 2, 1], 16, true],
-  [5, 30, 3, [3], 7, true],
-  [300, 576, 4, [4], 16, true],
+for (const [rows, columns, widths, interleave, tailBiting] of [
+  [1, 1, [1], 1, false],
+  [16, 8, [4], 16, false],
+  [50, 37, [4], 16, true],
+  [33, 40, [2], 1, true],
+  [70, 21, [2], 16, true],
+  [70, 21, [1], 1, false],
+  [20, 29, [3, 3, 2], 16, false],
+  [64, 65, [2, 1], 16, true],
+  [10, 30, [2, 2, 1], 16, true],
+  [5, 30, [3], 7, true],
+  [300, 576, [4], 16, true],
 ] as const) {
-  const code = `${codeBits}-bit codes of ${widths.join(",")}, S ${interleave}, ${tailBiting ? "cyclic" : "from 0"}`;
+  const code = `codes of ${widths.join(",")}, S ${interleave}, ${tailBiting ? "cyclic" : "from 0"}`;
   for (const tokens of [1, 2, 11]) {
     conforms(`trellisMatmul ${tokens} x ${rows} x ${columns}, ${code}`, 1e-6, async (b) => {
-      const weight = coded(b, rows, columns, codeBits, widths, interleave, tailBiting);
+      const weight = coded(b, rows, columns, widths, interleave, tailBiting);
       const y = b.allocate(tokens * rows);
       b.trellisMatmul(upload(b, numbers(tokens * columns, 30)), weight, y, tokens);
       return b.read(y);
     });
   }
   conforms(`trellisGather of ${rows} x ${columns}, ${code}`, 2e-7, async (b) => {
-    const weight = coded(b, rows, columns, codeBits, widths, interleave, tailBiting);
+    const weight = coded(b, rows, columns, widths, interleave, tailBiting);
     const ids = Int32Array.of(0, rows - 1, rows >> 1, Math.min(17, rows - 1));
     const y = b.allocate(ids.length * columns);
     b.trellisGather(weight, ids, y);
     return b.read(y);
   });
 }
+
+// Tables of 14 bits: an error of about 0.05 % of the sums.
+for (const [rows, columns, widths, interleave, tailBiting] of [
+  [1, 1, [1], 1, false],
+  [50, 37, [4], 1, true],
+  [33, 40, [2], 1, false],
+  [70, 84, [2], 16, true],
+  [20, 116, [3, 3, 2], 1, true],
+  [64, 65, [2, 1], 16, false],
+  [10, 30, [2, 2, 1], 7, true],
+  [40, 600, [1], 1, true],
+  [5000, 48, [3], 1, true],
+  [576, 1536, [2], 1, true],
+] as const) {
+  const code = `codes of ${widths.join(",")}, S ${interleave}, ${tailBiting ? "cyclic" : "from 0"}`;
+  for (const input of ["plain", "norm", "up"] as const)
+    conforms(`tokenProducts ${rows} x ${columns}, ${code}, ${input} input`, 2e-3, async (b) => {
+      const x = upload(b, numbers(columns, 31));
+      const other = upload(b, numbers(columns, 32));
+      const m = oddPart(columns);
+      const orthogonal = upload(
+        b,
+        Float32Array.from({ length: m * m }, (_, i) => {
+          const angle = (2 * Math.PI * (i % m) * Math.floor(i / m)) / m;
+          return (Math.cos(angle) + Math.sin(angle)) / Math.sqrt(m);
+        }),
+      );
+      const signs = upload(
+        b,
+        numbers(columns, 33).map((v) => (v < 0 ? -1 : 1)),
+      );
+      const weight = coded(b, rows, columns, widths, interleave, tailBiting);
+      const y = upload(b, numbers(2 * rows + 4, 34));
+      const options = {
+        ...{ x, rotation: { signs, q: orthogonal, m } },
+        ...(input === "norm" && { norm: { weight: other, epsilon: 1e-5 } }),
+        ...(input === "up" && { up: other }),
+      };
+      const first = { weight, bias: upload(b, numbers(rows, 35)), y, start: 1 };
+      const products = b.tokenProducts({ ...options, products: [first, { weight, y, start: rows + 2 }] });
+      const added = b.tokenProducts({ ...options, products: [first], accumulate: true });
+      for (let run = 0; run < 2; run++) products.run();
+      added.run();
+      products.free();
+      added.free();
+      return b.read(y);
+    });
+}
+
+test("look-up tables show an input that is not a number", async () => {
+  const [backend] = wasm;
+  const x = upload(backend, Float32Array.of(1, Number.NaN, 0, 2));
+  const rotation = {
+    signs: upload(backend, new Float32Array(4).fill(1)),
+    q: upload(backend, Float32Array.of(1)),
+    m: 1,
+  };
+  const y = backend.allocate(20);
+  const weight = coded(backend, 20, 4, [2], 1, true);
+  backend.tokenProducts({ x, rotation, products: [{ weight, y }] }).run();
+  assert.ok((await backend.read(y)).every(Number.isNaN));
+});
 
 for (const backend of [reference, ...wasm]) {
   test(`${backend.name}, ${backend.threads} threads, refuses what does not fit its buffers`, () => {

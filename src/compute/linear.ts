@@ -1,8 +1,8 @@
 /**
  * The `Linear` that everything multiplies through: dense weights here, coded weights in codec/, adapters
- * later. A Linear owns its buffers on one backend.
+ * over either in adapted-linear.ts. A Linear owns its buffers on one backend.
  */
-import type { Backend, Buffer } from "./backend.js";
+import type { Backend, Buffer, Rotation, TrellisWeights } from "./backend.js";
 import type { TrainingBackend } from "./training.js";
 import { upload } from "./upload.js";
 
@@ -15,7 +15,25 @@ export interface Linear {
   forward(x: Buffer, y: Buffer, tokens: number): void;
   /** y [ids.length, inputs] = rows of W: the embedding look-up of a matrix shared with the head. */
   gather(ids: Int32Array, y: Buffer): void;
+  /** What `Backend.tokenProducts` takes in place of `forward`; absent where the weights are not coded for it. */
+  readonly coded?: readonly CodedRows[] | undefined;
   free(): void;
+}
+
+/** Coded rows of a matrix, from `start` on. */
+export interface CodedRows {
+  readonly start: number;
+  readonly weight: TrellisWeights;
+  readonly bias?: Buffer | undefined;
+  readonly rotation: Rotation;
+  /** Equal keys: the same rotation. */
+  readonly rotationKey: string;
+}
+
+/** A Linear that gradients can be taken of. */
+export interface TrainableLinear extends Linear {
+  /** Gradients of `forward`: that of the input into dx, those of what is trained are added to. */
+  backward(training: TrainingBackend, options: LinearBackwardOptions): void;
 }
 
 /** Where the gradients of a dense Linear are added to; what is absent is not trained. */
@@ -47,7 +65,7 @@ export interface LinearBackwardOptions {
 }
 
 /** f32 weights [outputs, inputs]. */
-export class DenseLinear implements Linear {
+export class DenseLinear implements TrainableLinear {
   readonly bytes: number;
   readonly #backend: Backend;
   /** The weights themselves, for programs that change them between calls. */

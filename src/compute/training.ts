@@ -49,7 +49,11 @@ export interface RmsNormBackwardOptions {
 }
 
 /** As in the forward call, from position 0: keys and values hold exactly `tokens` positions. */
-export interface AttentionBackwardOptions extends Omit<AttentionOptions, "y" | "position"> {
+export interface AttentionBackwardOptions
+  extends Omit<AttentionOptions, "y" | "position" | "keys" | "values" | "packed"> {
+  /** [tokens, kvHeads * headSize] */
+  readonly keys: Buffer;
+  readonly values: Buffer;
   /** [tokens, heads * headSize], the forward result. */
   readonly y: Buffer;
   /** [tokens, heads * headSize] */

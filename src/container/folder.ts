@@ -4,6 +4,15 @@
  * reader.ts is for folders on disk.
  */
 
+import type { Adapter } from "../adapter/adapter.js";
+import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, parseAdapterConfig } from "../adapter/peft-config.js";
+import {
+  type AdapterLayout,
+  adapterLayout,
+  readAdapter,
+  type StoredMatrix,
+  storedMatrices,
+} from "../adapter/stored.js";
 import { ConfigReader, parseModelConfig, parseTokenIds } from "../checkpoint/architectures.js";
 import type { ByteSource } from "../checkpoint/byte-source.js";
 import type { TokenizerFiles } from "../checkpoint/checkpoint.js";
@@ -19,11 +28,13 @@ import type { FolderSource } from "./folder-source.js";
 import { type CodedLayer, matricesOf } from "./layer.js";
 import {
   codedEntries,
+  type FileEntry,
   type LayerEntry,
   MANIFEST_FILE,
   MAX_MANIFEST_BYTES,
   type Manifest,
   parseManifest,
+  type Sha256,
 } from "./manifest.js";
 import { restoreLayer } from "./restore.js";
 
@@ -43,6 +54,7 @@ export class PocketFolder {
   /** Bytes of the model's weights in 16 bits: 2 x parameters, a tied matrix once, no file header. */
   readonly bytes16: number;
   readonly #plain: ReadonlySet<string>;
+  readonly #adapter: AdapterLayout | undefined;
   readonly #source: FolderSource;
   readonly #files: ReadonlyMap<string, ByteSource>;
   readonly #shards: ReadonlyMap<string, SafetensorsFile>;
@@ -57,6 +69,7 @@ export class PocketFolder {
     this.config = modelConfig(source.name, original, generation);
     this.#plain = new Set(plainTensors(manifest));
     checkModel(source.name, this.config, manifest, this.#plain);
+    if (opened.adapter) this.#adapter = adapterOf(source.name, this.config, manifest, opened.adapter);
     this.#source = source;
     this.#files = opened.files;
     this.#shards = opened.shards;
@@ -78,16 +91,17 @@ export class PocketFolder {
     try {
       const manifest = await readManifest(source);
       const files = new Map<string, ByteSource>();
-      for (const [file, { bytes }] of manifest.files) files.set(file, await openListed(source, file, bytes));
+      for (const [file, listed] of manifest.files) files.set(file, await openListed(source, file, listed));
       const shards = await openShards(manifest, files);
       const json = async (file: string) => {
         const listed = files.get(file);
-        return listed ? await readJson(listed) : null;
+        return listed ? await readJson(listed, manifest.files.get(file)!, source.sha256) : null;
       };
       const config = await json("config.json");
       if (!config) throw new CorruptFileError(`${source.name}: has no config.json in ${MANIFEST_FILE}`);
       const generation = await json("generation_config.json");
-      return new PocketFolder(source, { manifest, files, shards, config, generation });
+      const adapter = manifest.adapter && (await json(ADAPTER_CONFIG));
+      return new PocketFolder(source, { manifest, files, shards, config, generation, adapter });
     } catch (error) {
       await source.close();
       throw error;
@@ -131,12 +145,26 @@ export class PocketFolder {
     return values;
   }
 
+  /** The matrices of the folder's adapter; none where it has none. */
+  get adapterMatrices(): readonly StoredMatrix[] {
+    return this.#adapter ? storedMatrices(this.#adapter) : [];
+  }
+
+  /** The folder's adapter, or null where it has none. */
+  async adapter(): Promise<Adapter | null> {
+    return this.#adapter ? await readAdapter(this.#adapter, (name) => this.#read(name)) : null;
+  }
+
   /** tokenizer.json and tokenizer_config.json, or null where the folder has no tokenizer. */
   async tokenizer(): Promise<TokenizerFiles | null> {
-    const tokenizer = this.#files.get("tokenizer.json");
+    const tokenizer = await this.#json("tokenizer.json");
     if (!tokenizer) return null;
-    const config = this.#files.get("tokenizer_config.json");
-    return { tokenizer: await readJson(tokenizer), config: config ? await readJson(config) : {} };
+    return { tokenizer, config: (await this.#json("tokenizer_config.json")) ?? {} };
+  }
+
+  async #json(file: string): Promise<JsonObject | null> {
+    const opened = this.#files.get(file);
+    return opened ? await readJson(opened, this.manifest.files.get(file)!, this.#source.sha256) : null;
   }
 
   /** The bytes of a tensor, checked against the manifest's hash. */
@@ -161,6 +189,8 @@ interface OpenedFiles {
   readonly shards: ReadonlyMap<string, SafetensorsFile>;
   readonly config: JsonObject;
   readonly generation: JsonObject | null;
+  /** adapter_config.json, where the manifest names an adapter. */
+  readonly adapter?: JsonObject | null | undefined;
 }
 
 /** Reads and checks the manifest alone. InputError when the folder has none: it is no PocketLLM folder. */
@@ -175,15 +205,15 @@ export async function readManifest(source: FolderSource): Promise<Manifest> {
 }
 
 /** A file of the manifest, there and of the size that it says. */
-export async function openListed(source: FolderSource, file: string, bytes: number): Promise<ByteSource> {
-  const opened = await source.open(file);
+export async function openListed(source: FolderSource, file: string, listed: FileEntry): Promise<ByteSource> {
+  const opened = await source.open(file, listed);
   if (!opened)
     throw new CorruptFileError(
       `${source.name}: ${file} is missing, but ${MANIFEST_FILE} lists it; copy the folder again`,
     );
-  if (opened.size !== bytes)
+  if (opened.size !== listed.bytes)
     throw new CorruptFileError(
-      `${opened.name}: has ${opened.size} bytes where ${MANIFEST_FILE} says ${bytes}; copy the folder again`,
+      `${opened.name}: has ${opened.size} bytes where ${MANIFEST_FILE} says ${listed.bytes}; copy the folder again`,
     );
   return opened;
 }
@@ -233,12 +263,24 @@ export function missingTensor(
   return undefined;
 }
 
-/** Tensors that belong to no coded layer, in the order of the files. */
+/** The adapter's tensors, found right. */
+function adapterOf(folder: string, model: ModelConfig, manifest: Manifest, json: JsonObject): AdapterLayout {
+  const config = parseAdapterConfig(json, `${folder}: ${ADAPTER_CONFIG}`);
+  if (config.bits !== manifest.adapter?.bits)
+    throw new CorruptFileError(
+      `${folder}: ${ADAPTER_CONFIG} and ${MANIFEST_FILE} differ in the bits of the adapter`,
+    );
+  const own = [...manifest.tensors].filter(([, { file }]) => file === ADAPTER_WEIGHTS);
+  return adapterLayout(config, new Map(own), model, `${folder}: ${ADAPTER_WEIGHTS}`);
+}
+
+/** Tensors that belong to no coded layer and to no adapter, in the order of the files. */
 function plainTensors(manifest: Manifest): string[] {
   const coded = new Set<string>();
   for (const [layer, entry] of manifest.layers)
     for (const part of codedEntries(layer, entry)) for (const name of part.names) coded.add(name);
-  return [...manifest.tensors.keys()].filter((name) => !coded.has(name));
+  const adapted = (name: string) => manifest.adapter && manifest.tensors.get(name)!.file === ADAPTER_WEIGHTS;
+  return [...manifest.tensors.keys()].filter((name) => !coded.has(name) && !adapted(name));
 }
 
 /** generation_config.json may name more tokens that end a text, as for checkpoints. */
@@ -272,12 +314,17 @@ function checkModel(folder: string, config: ModelConfig, manifest: Manifest, pla
   }
 }
 
-async function readJson(file: ByteSource): Promise<JsonObject> {
+async function readJson(file: ByteSource, listed: FileEntry, sha256: Sha256): Promise<JsonObject> {
   if (file.size > MAX_JSON_BYTES)
     throw new CorruptFileError(
       `${file.name}: has ${file.size} bytes, more than the limit of ${MAX_JSON_BYTES}`,
     );
-  return parseJsonObject(await file.read(0, file.size), file.name);
+  const bytes = await file.read(0, file.size);
+  if ((await sha256(bytes)) !== listed.sha256)
+    throw new CorruptFileError(
+      `${file.name}: does not match its SHA-256: it is damaged or was changed; copy the folder again`,
+    );
+  return parseJsonObject(bytes, file.name);
 }
 
 function sameShape(a: readonly number[], b: readonly number[]): boolean {

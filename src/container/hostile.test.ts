@@ -23,6 +23,7 @@ const hostile = new URL("../../test/hostile/", import.meta.url);
 async function readAll(folder: PocketFolder): Promise<void> {
   for (const layer of folder.layers.keys()) await folder.coded(layer);
   for (const name of folder.plainNames) await folder.plain(name);
+  await folder.adapter();
 }
 
 describe("hostile folders", () => {

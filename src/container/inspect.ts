@@ -16,7 +16,7 @@ import { openFolder } from "./reader.js";
 
 export interface PartSize {
   readonly name: PartName;
-  /** Number of parameters. */
+  /** Number of parameters; of an adapter its own, which are no part of the model's. */
   readonly weights: number;
   readonly bytes: number;
   /** 8 x bytes / weights; 0 for a part without weights. */
@@ -59,6 +59,7 @@ const PART_NAMES = [
   "attention",
   "feed-forward",
   "norms and biases",
+  "adapter",
   "file headers",
 ] as const;
 export type PartName = (typeof PART_NAMES)[number];
@@ -121,7 +122,11 @@ function folderTensors(folder: PocketFolder): MatrixSize[] {
     const { dtype, shape, bytes } = tensors.get(name)!;
     return sizeOf(name, dtype, shape, bytes);
   });
-  return [...coded, ...plain];
+  const adapter = folder.adapterMatrices.map(({ name, shape, tensors: stored }) => {
+    const bytes = stored.reduce((sum, tensor) => sum + tensors.get(tensor)!.bytes, 0);
+    return sizeOf(name, tensors.get(stored[0])!.dtype, shape, bytes);
+  });
+  return [...coded, ...plain, ...adapter];
 }
 
 function sizeOf(name: string, method: string, shape: readonly number[], bytes: number): MatrixSize {
@@ -142,7 +147,10 @@ function summarise(tensors: readonly MatrixSize[], weightBytes: number) {
   }
   const tensorBytes = tensors.reduce((sum, { bytes }) => sum + bytes, 0);
   sums.get("file headers")!.bytes = weightBytes - tensorBytes;
-  const parameters = [...sums.values()].reduce((sum, { weights }) => sum + weights, 0);
+  const parameters = [...sums].reduce(
+    (sum, [name, { weights }]) => sum + (name === "adapter" ? 0 : weights),
+    0,
+  );
   const bytes16 = 2 * parameters;
   const parts = [...sums]
     .filter(([, { bytes }]) => bytes > 0)
@@ -159,6 +167,7 @@ function summarise(tensors: readonly MatrixSize[], weightBytes: number) {
 }
 
 function partOf(name: string): PartName {
+  if (name.includes(".lora_")) return "adapter";
   if (/\.bias$|norm\.weight$/.test(name)) return "norms and biases";
   if (name.includes(".self_attn.")) return "attention";
   if (name.includes(".mlp.")) return "feed-forward";

@@ -86,7 +86,7 @@ export class JsonField {
     return value as number;
   }
 
-  oneOf<const T extends string>(values: readonly T[]): T {
+  oneOf<const T extends string | number>(values: readonly T[]): T {
     const { value } = this;
     if (!values.includes(value as T)) this.fail(`is ${short(value)}, expected ${values.join(" or ")}`);
     return value as T;

@@ -52,6 +52,20 @@ test("a manifest is parsed to what was written, and written to the same bytes", 
   assert.deepEqual(await writeManifest(parsed, sha256), bytes);
 });
 
+test("a manifest with an adapter, too", async () => {
+  const { files } = MANIFEST;
+  const file = { bytes: 5, sha256: hash };
+  const own = ["adapter_config.json", "adapter_model.safetensors"].map((name) => [name, file] as const);
+  const adapted: Manifest = { ...MANIFEST, adapter: { bits: 4 }, files: new Map([...files, ...own]) };
+  const bytes = await writeManifest(adapted, sha256);
+  assert.deepEqual(await parseManifest(bytes, "pocketllm.json", sha256), adapted);
+  const without = await writeManifest({ ...adapted, files }, sha256);
+  await assert.rejects(
+    parseManifest(without, "pocketllm.json", sha256),
+    /adapter needs adapter_config\.json/,
+  );
+});
+
 test("no byte of a manifest can change unnoticed", async () => {
   const bytes = await writeManifest(MANIFEST, sha256);
   for (let i = 0; i < bytes.length; i++) {

@@ -5,6 +5,8 @@
  *
  * Not here: whether the files agree with it (folder.ts, verify.ts) or the codec's parameters make sense (the codecs).
  */
+
+import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, type AdapterBits } from "../adapter/peft-config.js";
 import { parseJsonObject } from "../checkpoint/json.js";
 import type { JsonValue } from "../codec/coded.js";
 import { CorruptFileError, InputError } from "../errors.js";
@@ -71,6 +73,8 @@ export interface Provenance {
 export interface Manifest {
   readonly version: typeof FORMAT_VERSION;
   readonly provenance: Provenance;
+  /** Of a folder with an adapter: its files are `adapter_config.json` and `adapter_model.safetensors`. */
+  readonly adapter?: { readonly bits: AdapterBits } | undefined;
   /** Every file of the folder but the manifest. */
   readonly files: ReadonlyMap<string, FileEntry>;
   /** Coded layers, in the order of the model. */
@@ -133,6 +137,7 @@ export async function writeManifest(manifest: Manifest, sha256: Sha256): Promise
   const body = [
     `{"format":"pocketllm","version":${manifest.version}`,
     `"provenance":${canonicalJson(manifest.provenance as unknown as JsonValue)}`,
+    ...(manifest.adapter ? [`"adapter":${canonicalJson(manifest.adapter)}`] : []),
     `"files":${block(manifest.files, (file) => ({ ...file }))}`,
     `"layers":${block(manifest.layers, layerJson)}`,
     `"tensors":${block(manifest.tensors, (tensor) => ({ ...tensor }))}`,
@@ -198,10 +203,17 @@ export async function parseManifest(bytes: Uint8Array, path: string, sha256: Sha
   return {
     version: FORMAT_VERSION,
     provenance: parseProvenance(root.get("provenance")),
+    ...(root.has("adapter") && { adapter: parseAdapter(root.get("adapter"), files) }),
     files,
     layers,
     tensors,
   };
+}
+
+function parseAdapter(field: JsonField, files: ReadonlyMap<string, FileEntry>) {
+  for (const file of [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
+    if (!files.has(file)) field.fail(`needs ${file}, which the manifest does not list`);
+  return { bits: field.get("bits").oneOf([16, 8, 4]) };
 }
 
 function parseFile(field: JsonField): FileEntry {

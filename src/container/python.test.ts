@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { mergePair } from "../adapter/adapter.js";
 import type { CodedMatrix } from "../codec/coded.js";
 import type { MetaShape } from "../codec/meta/options.js";
 import { codeForRate, RATES } from "../codec/trellis/code.js";
@@ -16,6 +17,7 @@ import { windowMap } from "../codec/trellis/maps.js";
 import { bf16ToNumber, numberToBf16, roundToF16 } from "../tensor/dtype.js";
 import type { CodedLayer } from "./layer.js";
 import { decodeLayer } from "./linear.js";
+import { openFolder } from "./reader.js";
 import {
   metaMatrix,
   TINY_CONFIG,
@@ -23,6 +25,8 @@ import {
   TINY_PROVENANCE,
   type TrellisParameters,
   trellisMatrix,
+  writeTinyAdapted,
+  writeTinyFolder,
 } from "./tiny-folder.test.util.js";
 import { FolderWriter } from "./writer.js";
 
@@ -65,11 +69,13 @@ async function readInPython(
     order: [...layers.keys(), ...plain.keys()],
     shardBytes: 20_000,
   });
-  execFileSync(PYTHON, [READER, folder, out], { stdio: ["ignore", "ignore", "inherit"] });
-  return async (tensor) => {
-    const bytes = await readFile(join(out, `${tensor}.f32`));
-    return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
-  };
+  execFileSync(PYTHON, ["-B", READER, folder, out], { stdio: ["ignore", "ignore", "inherit"] });
+  return (tensor) => floatsOf(join(out, `${tensor}.f32`));
+}
+
+async function floatsOf(path: string): Promise<Float32Array> {
+  const bytes = await readFile(path);
+  return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
 }
 
 /** Largest difference relative to the largest weight. */
@@ -151,6 +157,29 @@ test("Python decodes the method trellis", { skip }, async () => {
   const read = await readInPython("trellis", layers);
   for (const [name, matrix] of layers) assertClose(await read(`${name}.weight`), decodeLayer(matrix), name);
 });
+
+for (const bits of [16, 8, 4] as const)
+  test(`Python adds an adapter of ${bits} bits`, { skip }, async () => {
+    const [base, adapted] = [join(work, `base-${bits}`), join(work, `adapted-${bits}`)];
+    await writeTinyFolder({ out: base });
+    await writeTinyAdapted(base, adapted, bits);
+    const out = join(work, `adapted-${bits}-decoded`);
+    await mkdir(out);
+    execFileSync(PYTHON, ["-B", READER, adapted, out], { stdio: ["ignore", "ignore", "inherit"] });
+    const folder = await openFolder(adapted);
+    try {
+      const { pairs, scale } = (await folder.adapter())!;
+      for (const name of [...folder.layers.keys(), "model.layers.1.mlp.down_proj"]) {
+        const coded = folder.layers.has(name);
+        const weight = coded ? decodeLayer(await folder.coded(name)) : await folder.plain(`${name}.weight`);
+        const pair = pairs.get(name);
+        if (pair) mergePair(weight, pair, scale);
+        assertClose(await floatsOf(join(out, `${name}.weight.f32`)), weight, name);
+      }
+    } finally {
+      await folder.close();
+    }
+  });
 
 test("Python puts the tiers of a matrix together", { skip }, async () => {
   const parts = [metaMatrix("first", 5, 16, { k: 256 }), trellisMatrix("second", 9, 16, {})];

@@ -3,7 +3,7 @@
  * head, whose tiers are coded at rates of their own.
  */
 import type { Backend, Buffer } from "../compute/backend.js";
-import type { Linear } from "../compute/linear.js";
+import type { CodedRows, Linear } from "../compute/linear.js";
 
 export interface TierLinear {
   /** First row of the tier in the whole matrix; tiers are in order and without gaps. */
@@ -36,6 +36,13 @@ export class TieredLinear implements Linear {
 
   get bytes(): number {
     return this.#tiers.reduce((bytes, { linear }) => bytes + linear.bytes, 0);
+  }
+
+  get coded(): readonly CodedRows[] | undefined {
+    const parts = this.#tiers.map(({ start, linear }) =>
+      linear.coded?.map((rows) => ({ ...rows, start: start + rows.start })),
+    );
+    return parts.every((rows) => rows !== undefined) ? parts.flat() : undefined;
   }
 
   forward(x: Buffer, y: Buffer, tokens: number): void {

@@ -1,14 +1,18 @@
 /** A PocketLLM folder of a tiny made-up model, the same bytes every time, for the tests of this room. */
+import { adaptableMatrices } from "../adapter/adapter.js";
+import type { AdapterBits } from "../adapter/peft-config.js";
 import type { CodedMatrix, StoredTensor } from "../codec/coded.js";
 import { metaTensors } from "../codec/meta/decode.js";
 import type { MetaShape } from "../codec/meta/options.js";
 import type { TrellisCode } from "../codec/trellis/code.js";
 import { trellisTensors } from "../codec/trellis/stored.js";
 import { f32ToBytes } from "../tensor/dtype.js";
+import { writeAdapted } from "./adapted.js";
 import { sha256 } from "./disk.js";
 import { elements } from "./folder.js";
 import type { CodedLayer } from "./layer.js";
 import type { Provenance } from "./manifest.js";
+import { openFolder } from "./reader.js";
 import { FolderWriter } from "./writer.js";
 
 /** A llama of 2 layers with an untied head. */
@@ -191,4 +195,22 @@ export async function writeTinyFolder(options: TinyOptions): Promise<void> {
     order,
     ...(shardBytes === undefined ? {} : { shardBytes }),
   });
+}
+
+/** The folder at `path` with a made-up adapter of rank 2 and scale 1.5 on every matrix of its layers. */
+export async function writeTinyAdapted(path: string, out: string, bits: AdapterBits = 16): Promise<void> {
+  const folder = await openFolder(path);
+  try {
+    const rank = 2;
+    const pairs = new Map(
+      [...adaptableMatrices(folder.config)].map(([name, [outputs, inputs]]) => {
+        const a = tinyValues(`${name}.a`, rank * inputs);
+        return [name, { rank, a, b: tinyValues(`${name}.b`, outputs * rank) }];
+      }),
+    );
+    const config = { rank, alpha: 3, bits, rankStabilised: false };
+    await writeAdapted({ out, folder, path, config, pairs, provenance: folder.manifest.provenance });
+  } finally {
+    await folder.close();
+  }
 }

@@ -53,9 +53,10 @@ export async function verifyFolder(
     const total = [...manifest.files.values()].reduce((sum, file) => sum + file.bytes, 0);
     const shards = new Map<string, SafetensorsFile>();
     let done = 0;
-    for (const [file, { bytes, sha256 }] of manifest.files) {
+    for (const [file, listed] of manifest.files) {
+      const { bytes, sha256 } = listed;
       onProgress?.({ stage: "verifying", done, total, detail: file });
-      const opened = await attempt(() => openListed(source, file, bytes));
+      const opened = await attempt(() => openListed(source, file, listed));
       done += bytes;
       if (!opened) continue;
       const sound = (await hashRange(opened, 0, opened.size, signal)) === sha256;
@@ -94,6 +95,7 @@ export async function verifyFolder(
         try {
           for (const layer of folder.layers.keys()) await attempt(() => folder.coded(layer));
           for (const name of folder.plainNames) await attempt(() => folder.plain(name));
+          await attempt(() => folder.adapter());
         } finally {
           await folder.close();
         }

@@ -46,6 +46,9 @@ export function markovModel({ transitions, contextLength = 64, bos }: MarkovOpti
       truncate(to) {
         position = to;
       },
+      shift() {
+        throw new Error("evaluation does not shift");
+      },
       free() {
         open--;
       },

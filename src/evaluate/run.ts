@@ -4,6 +4,7 @@
  */
 import { mkdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { hashAdapter } from "../adapter/open.js";
 import { FileSource } from "../checkpoint/file-source.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { writeAtomically } from "../checkpoint/safetensors-write.js";
@@ -15,6 +16,7 @@ import { InputError, UsageError } from "../errors.js";
 import type { OnProgress } from "../progress.js";
 import { loadModel } from "../runtime/load.js";
 import { readCorpus } from "../text/corpus.js";
+import type { CacheFormat } from "../transformer/kv-cache.js";
 import { TOOL, VERSION } from "../version.js";
 import { type Evaluation, evaluate } from "./evaluate.js";
 import { JournalFile } from "./journal.js";
@@ -25,6 +27,8 @@ import { evaluateTasks, type TaskResult } from "./tasks.js";
 export interface RunEvaluationOptions {
   /** Path of a model. */
   readonly model: string;
+  /** Folder of a LoRA adapter in PEFT's form, used on top of the model. */
+  readonly adapter?: string | undefined;
   /** Path of the model to compare with on the text. */
   readonly reference?: string | undefined;
   /** Path of a text, see `readCorpus`. This or tasks, or both. */
@@ -36,6 +40,8 @@ export interface RunEvaluationOptions {
   readonly tasks?: readonly string[] | undefined;
   readonly limit?: number | undefined;
   readonly bos?: boolean | undefined;
+  /** How the model keeps keys and values. Default f32, which the reference always has: weights are compared. */
+  readonly kvCache?: CacheFormat | undefined;
   /** Where the result is written as JSON. */
   readonly out?: string | undefined;
   /** Folder of the journal. Default: that of `out`; without either none is kept. */
@@ -56,6 +62,7 @@ export type ModelIdentity =
 export interface EvaluationReport extends Partial<Evaluation> {
   readonly tasks?: Readonly<Record<string, TaskResult>>;
   readonly model: ModelIdentity;
+  readonly adapter?: { readonly path: string; readonly sha256: string };
   readonly reference?: ModelIdentity;
   readonly text?: InputFile;
   readonly taskFiles?: readonly InputFile[];
@@ -78,11 +85,12 @@ export async function runEvaluation(options: RunEvaluationOptions): Promise<Eval
   const shared = { signal, onProgress, ...(journal && { journal }) };
   let finished = false;
   try {
-    const load = (path: string) => loadModel(path, { threads, signal, onProgress });
-    const model = await load(options.model);
+    const load = (path: string, kvCache: CacheFormat, adapter?: string | undefined) =>
+      loadModel(path, { adapter, threads, kvCache, decoding: "exact", signal, onProgress });
+    const model = await load(options.model, options.kvCache ?? "f32", options.adapter);
     let report: EvaluationReport;
     try {
-      const reference = options.reference === undefined ? undefined : await load(options.reference);
+      const reference = options.reference === undefined ? undefined : await load(options.reference, "f32");
       try {
         const measured =
           text && (await evaluate({ model, reference, text, protocol, context, windows, ...shared }));
@@ -123,15 +131,19 @@ async function checkWritable(out: string): Promise<void> {
   await mkdir(dirname(out), { recursive: true });
 }
 
-type Provenance = Pick<EvaluationReport, "model" | "reference" | "text" | "taskFiles" | "tool" | "options">;
+type Provenance = Pick<
+  EvaluationReport,
+  "model" | "adapter" | "reference" | "text" | "taskFiles" | "tool" | "options"
+>;
 
 async function describe(options: RunEvaluationOptions): Promise<Provenance> {
-  const { reference, text, tasks = [], signal, onProgress } = options;
-  const { protocol = "default", context, windows, limit, bos } = options;
+  const { adapter, reference, text, tasks = [], signal, onProgress } = options;
+  const { protocol = "default", context, windows, limit, bos, kvCache } = options;
   onProgress?.({ stage: "hashing the model", done: 0, total: 1 });
-  const given = { ...(text !== undefined && { protocol }), context, windows, limit, bos };
+  const given = { ...(text !== undefined && { protocol }), context, windows, limit, bos, kvCache };
   return {
     model: await identify(options.model, signal),
+    ...(adapter !== undefined && { adapter: { path: adapter, sha256: await hashAdapter(adapter) } }),
     ...(reference !== undefined && { reference: await identify(reference, signal) }),
     ...(text !== undefined && { text: (await describeFiles([text]))[0] }),
     ...(tasks.length > 0 && { taskFiles: await describeFiles(tasks) }),
@@ -163,7 +175,7 @@ async function identify(path: string, signal: AbortSignal | undefined): Promise<
 
 async function openJournal(
   { out, journal: folder = out === undefined ? undefined : dirname(out), onNote }: RunEvaluationOptions,
-  { model, reference, ...rest }: Provenance,
+  { model, adapter, reference, ...rest }: Provenance,
 ): Promise<JournalFile | undefined> {
   if (folder === undefined) return undefined;
   // A model that was moved is the same model.
@@ -171,6 +183,7 @@ async function openJournal(
   const described = {
     ...rest,
     model: withoutPath(model),
+    ...(adapter && { adapter: adapter.sha256 }),
     ...(reference && { reference: withoutPath(reference) }),
   };
   const fingerprint = sha256(canonicalJson(described as unknown as JsonValue));

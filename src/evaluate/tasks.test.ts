@@ -163,6 +163,9 @@ function prefixModel(contextLength = 200) {
         assert.ok(to <= held.length);
         held = held.slice(0, to);
       },
+      shift() {
+        throw new Error("evaluation does not shift");
+      },
       free() {},
     };
   };

@@ -3,13 +3,13 @@
  * The compressed folder in between lies beside the output (`<out>.balanced`) until the tuned one is whole.
  */
 import { rm } from "node:fs/promises";
-import { type CompressOptions, type CompressReport, compress, isMadeBy } from "../compress/index.js";
+import type { CompressOptions, CompressReport } from "../compress/index.js";
 import { exists } from "../container/disk.js";
-import { openFolder } from "../container/reader.js";
 import { FolderWriter } from "../container/writer.js";
 import { InputError, UsageError } from "../errors.js";
 import { refuseUnfinished } from "../training/options.js";
 import { stateFolder, type TuneOptions, type TuneReport, tune } from "../tune/index.js";
+import { compressOnce } from "./once.js";
 
 export interface BestOptions extends CompressOptions {
   /** Text to compress for and to learn on. */
@@ -57,18 +57,4 @@ async function tuneOrSay(balanced: string, options: TuneOptions): Promise<TuneRe
     const Kind = error instanceof UsageError ? UsageError : InputError;
     throw new Kind(`${error.message} (the compressed model, not tuned, is in ${balanced})`);
   }
-}
-
-async function compressOnce(options: CompressOptions): Promise<CompressReport | null> {
-  const { out, resume } = options;
-  if (!(await exists(out))) return await compress(options);
-  await refuseUnfinished(out, resume);
-  const folder = await openFolder(out);
-  try {
-    if (!(await isMadeBy(folder.manifest.provenance, options)))
-      throw new UsageError(`${out} is of a run with other options: give the same ones, or delete it`);
-  } finally {
-    await folder.close();
-  }
-  return null;
 }

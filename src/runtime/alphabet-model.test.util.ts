@@ -68,6 +68,10 @@ export function alphabetModel(options: AlphabetOptions = {}): AlphabetModel {
         assert.ok(to >= 0 && to <= position);
         position = to;
       },
+      shift(keep, discard) {
+        assert.ok(keep >= 0 && discard >= 0 && keep + discard <= position);
+        position -= discard;
+      },
       free() {
         open--;
       },

@@ -6,13 +6,16 @@ import type { TokenizerFiles } from "../checkpoint/checkpoint.js";
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend } from "../compute/backend.js";
 import { createBackend } from "../compute/create.js";
-import { InputError } from "../errors.js";
+import { InputError, UsageError } from "../errors.js";
 import type { OnProgress } from "../progress.js";
 import { createTokenizer } from "../text/tokenizer.js";
 import { TransformerBatch } from "../transformer/batch.js";
+import { CACHE_FORMATS, type CacheFormat } from "../transformer/kv-cache.js";
+import type { Decoding } from "../transformer/scratch.js";
 import { TransformerSession } from "../transformer/session.js";
 import { freeWeights, loadWeights, type WeightSource, weightBytes } from "../transformer/weights.js";
-import type { LoadedModel } from "./model.js";
+import { generate } from "./generate.js";
+import type { LoadedModel } from "./loaded-model.js";
 
 /** What is needed of an opened checkpoint or PocketLLM folder. */
 export interface OpenedModel {
@@ -21,16 +24,28 @@ export interface OpenedModel {
   readonly config: ModelConfig;
   tokenizer(): Promise<TokenizerFiles | null>;
   /** The weights as Linears on `backend`; coded matrices stay coded. */
-  weights(backend: Backend): WeightSource;
+  weights(backend: Backend): WeightSource | Promise<WeightSource>;
+  /** Reading reports its own progress, in bytes of a download. */
+  readonly reportsProgress?: boolean;
   close(): Promise<void>;
 }
 
 export interface LoadModelOptions {
-  /** Threads to compute with. Default: the cores, at most 8. */
+  /**
+   * Threads to compute with, the calling one included. Default: the cores, at most 8. Always one in a page that
+   * is not cross-origin isolated.
+   */
   readonly threads?: number | undefined;
   /** Longest sequence in tokens. Default and most: the model's own context. */
   readonly context?: number | undefined;
+  /** How keys and values of past tokens are stored: "f16" (default), "f32" or "int8". */
+  readonly kvCache?: CacheFormat | undefined;
+  /** Keep what is downloaded from a URL in the browser's Cache Storage for the next visit. Default false. */
+  readonly cache?: boolean | undefined;
+  /** How tokens are computed one at a time: "fast" (default) or "exact", without the error of byte tables. */
+  readonly decoding?: Decoding | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Stages "downloading" (bytes, from a URL) and "loading weights" (layers, from elsewhere). */
   readonly onProgress?: OnProgress | undefined;
 }
 
@@ -40,7 +55,7 @@ export interface LoadModelOptions {
  */
 export async function assembleModel(
   opened: OpenedModel,
-  { threads, context, signal, onProgress }: LoadModelOptions = {},
+  { threads, context, kvCache = "f16", decoding = "fast", signal, onProgress }: LoadModelOptions = {},
 ): Promise<LoadedModel> {
   const started = performance.now();
   const { source, config } = opened;
@@ -51,6 +66,8 @@ export async function assembleModel(
       throw new InputError(
         `${source}: a context of ${contextLength} tokens is longer than the model's: give ${config.contextLength} or less`,
       );
+    if (!CACHE_FORMATS.includes(kvCache))
+      throw new UsageError(`the KV cache can be ${CACHE_FORMATS.join(", ")}, not ${kvCache}`);
     const files = await opened.tokenizer();
     if (!files)
       throw new InputError(
@@ -59,24 +76,36 @@ export async function assembleModel(
     const tokenizer = createTokenizer(files);
     backend = await createBackend({ threads });
     const owner = backend;
-    const weights = await loadWeights(owner, config, opened.weights(owner), { signal, onProgress });
-    return {
+    const weights = await loadWeights(owner, config, await opened.weights(owner), {
+      signal,
+      onProgress: opened.reportsProgress ? undefined : onProgress,
+    });
+    const model: LoadedModel = {
       config,
       tokenizer,
       contextLength,
+      threads: owner.threads,
       bytes: weightBytes(weights),
       loadSeconds: (performance.now() - started) / 1000,
       createSession(capacity) {
         if (capacity > contextLength)
           throw new InputError(`${capacity} tokens are more than the context of ${contextLength}`);
-        return new TransformerSession(owner, weights, capacity);
+        return new TransformerSession(owner, weights, capacity, { cache: kvCache, decoding });
       },
-      createBatch: (options) => new TransformerBatch(owner, weights, { ...options, capacity: contextLength }),
+      createBatch: (options) =>
+        new TransformerBatch(owner, weights, {
+          ...options,
+          capacity: contextLength,
+          cache: kvCache,
+          decoding,
+        }),
+      generate: (prompt, options) => generate(model, prompt, options),
       async close() {
         freeWeights(owner, weights);
         await owner.close();
       },
     };
+    return model;
   } catch (error) {
     await backend?.close();
     throw error;

@@ -79,3 +79,16 @@ test("a model without a chat template is refused at once", () => {
   assert.throws(() => new ChatSession(model), /no chat template/);
   assert.equal(model.openSessions(), 0);
 });
+
+test("a context that shifts forgets the oldest turns, never the system message", async () => {
+  const model = alphabetModel({ contextLength: 80 });
+  const chat = new ChatSession(model, { system: "S", maxTokens: 10, onContextFull: "shift" });
+  for (const question of ["u", "v", "w", "x", "y"]) await ask(chat, question);
+  const contents = chat.messages.map(({ content }) => content);
+  assert.equal(contents[0], "S");
+  assert.deepEqual(contents.slice(-2)[0], "y");
+  assert.ok(contents.length < 11 && contents.length >= 3, contents.join());
+  await assert.rejects(ask(chat, "z".repeat(100)), /start a new one, or allow a longer context/);
+  chat.close();
+  assert.equal(model.openSessions(), 0);
+});

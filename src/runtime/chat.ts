@@ -4,13 +4,14 @@
  */
 import { InputError } from "../errors.js";
 import { type ChatMessage, NO_CHAT_TEMPLATE } from "../text/chat-template.js";
-import { type GenerateEvent, type GenerateOptions, generate } from "./generate.js";
+import { encodePrompt, type GenerateEvent, type GenerateOptions, generate } from "./generate.js";
 import type { LanguageModel } from "./model.js";
 import { PrefixCache } from "./prefix-cache.js";
 
 /**
  * `maxTokens` is per answer (default: until the context is full), `contextLength` what the whole conversation
- * may hold (default: the model's; the KV cache of that many tokens is allocated at once).
+ * may hold (default: the model's; the KV cache of that many tokens is allocated at once). With `onContextFull`
+ * "shift" the oldest turns are forgotten when it is full, the system message never.
  */
 export interface ChatOptions extends Omit<GenerateOptions, "cache" | "answer" | "signal"> {
   /** The system message. Default: none, or the template's own. */
@@ -23,6 +24,8 @@ export class ChatSession {
   readonly #cache: PrefixCache;
   #system: string | null;
   #turns: readonly ChatMessage[] = [];
+  /** Messages since the beginning, those that were forgotten too. */
+  #sent = 0;
 
   /** InputError when the model has no chat template, or memory does not suffice for the context. */
   constructor(model: LanguageModel, options: ChatOptions = {}) {
@@ -33,10 +36,9 @@ export class ChatSession {
     this.#cache = new PrefixCache(model.createSession(options.contextLength ?? model.contextLength));
   }
 
-  /** The conversation so far, the system message first if there is one. */
+  /** The conversation so far (where the context shifts: its end), the system message first if there is one. */
   get messages(): readonly ChatMessage[] {
-    const system: ChatMessage[] = this.#system === null ? [] : [{ role: "system", content: this.#system }];
-    return [...system, ...this.#turns];
+    return [...this.#systemMessages(), ...this.#turns];
   }
 
   /**
@@ -50,9 +52,18 @@ export class ChatSession {
   ): AsyncGenerator<GenerateEvent, void> {
     const { tokenizer } = this.#model;
     const question: ChatMessage = { role: "user", content };
-    const text = tokenizer.applyChatTemplate([...this.messages, question]);
-    // The template writes BOS itself where the model wants one.
-    const ids = tokenizer.encode(text, { addSpecialTokens: false });
+    let { ids } = encodePrompt(tokenizer, [...this.messages, question]);
+    const shifts = this.#options.onContextFull === "shift";
+    // The oldest turns go until a quarter of the context is free for the answer.
+    let forgotten = 0;
+    while (shifts && ids.length > 0.75 * this.#cache.capacity && forgotten < this.#turns.length) {
+      forgotten += 2;
+      ids = encodePrompt(tokenizer, [
+        ...this.#systemMessages(),
+        ...this.#turns.slice(forgotten),
+        question,
+      ]).ids;
+    }
     const room = this.#cache.capacity - ids.length;
     if (room < 1) {
       throw new InputError(
@@ -60,12 +71,12 @@ export class ChatSession {
           "start a new one, or allow a longer context",
       );
     }
-    const { maxTokens = room, seed = 0 } = this.#options;
+    const { maxTokens = shifts ? this.#cache.capacity : room, seed = 0 } = this.#options;
     const events = generate(this.#model, ids, {
       ...this.#options,
-      maxTokens: Math.min(maxTokens, room),
+      maxTokens: shifts ? maxTokens : Math.min(maxTokens, room),
       // Every turn draws anew, and a conversation repeats with its seed.
-      seed: seed + this.#turns.length,
+      seed: seed + this.#sent,
       cache: this.#cache,
       answer: true,
       signal,
@@ -74,15 +85,21 @@ export class ChatSession {
     for await (const event of events) {
       answer += event.text;
       if (event.type === "end") {
-        this.#turns = [...this.#turns, question, { role: "assistant", content: answer }];
+        this.#turns = [...this.#turns.slice(forgotten), question, { role: "assistant", content: answer }];
+        this.#sent += 2;
       }
       yield event;
     }
   }
 
+  #systemMessages(): ChatMessage[] {
+    return this.#system === null ? [] : [{ role: "system", content: this.#system }];
+  }
+
   /** Forgets the turns; the system message stays. */
   reset(): void {
     this.#turns = [];
+    this.#sent = 0;
   }
 
   /** Replaces the system message, null for none; the turns stay. */

@@ -61,7 +61,7 @@ for (const [name, create] of [
   test(`${name}: coded weights give the logits of the decoded ones, prefill and token by token`, async () => {
     const backend = await create();
     try {
-      const weights = await loadWeights(backend, folder.config, folderSource(backend, folder));
+      const weights = await loadWeights(backend, folder.config, await folderSource(backend, folder));
       assert.ok(weights.layers[1].q instanceof TrellisLinear, "trellis stays coded");
       assert.ok(weights.layers[0].q instanceof DenseLinear, "meta is decoded once");
       assert.ok(weights.layers[1].down instanceof DenseLinear, "stored as it is");

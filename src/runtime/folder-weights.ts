@@ -1,11 +1,21 @@
-/** The weights of a PocketLLM folder as Linears: coded matrices stay coded, tensors stored as they are are f32. */
+/**
+ * The weights of a PocketLLM folder as Linears: coded matrices stay coded, tensors stored as they are are f32, and
+ * an adapter stays beside them.
+ */
 import type { Backend } from "../compute/backend.js";
 import { DenseLinear } from "../compute/linear.js";
 import type { PocketFolder } from "../container/folder.js";
 import { codedLinear } from "../container/linear.js";
 import type { WeightSource } from "../transformer/weights.js";
+import { withAdapter } from "./adapted-weights.js";
 
-export function folderSource(backend: Backend, folder: PocketFolder): WeightSource {
+export async function folderSource(backend: Backend, folder: PocketFolder): Promise<WeightSource> {
+  const adapter = await folder.adapter();
+  const source = storedSource(backend, folder);
+  return adapter ? withAdapter(backend, source, adapter) : source;
+}
+
+function storedSource(backend: Backend, folder: PocketFolder): WeightSource {
   return {
     async linear({ name, outputs, inputs, bias }) {
       const values = bias ? await folder.plain(`${name}.bias`) : undefined;

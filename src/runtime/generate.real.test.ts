@@ -5,7 +5,7 @@ import { after, before, describe, test } from "node:test";
 import { ChatSession } from "./chat.js";
 import { type EndEvent, generate } from "./generate.js";
 import { loadModel } from "./load.js";
-import type { LoadedModel } from "./model.js";
+import type { LoadedModel } from "./loaded-model.js";
 import { sharedPath, smolLm2 } from "./real-models.test.util.js";
 
 interface Reference {

@@ -2,11 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { InputError, UsageError } from "../errors.js";
 import { alphabetModel } from "./alphabet-model.test.util.js";
-import { type EndEvent, type GenerateOptions, generate, type TokenEvent } from "./generate.js";
-import type { LanguageModel } from "./model.js";
+import { type EndEvent, type GenerateOptions, generate, type Prompt, type TokenEvent } from "./generate.js";
+import type { LanguageModel, Session } from "./model.js";
 import { PrefixCache } from "./prefix-cache.js";
 
-async function collect(model: LanguageModel, prompt: string | number[], options: GenerateOptions = {}) {
+async function collect(model: LanguageModel, prompt: Prompt, options: GenerateOptions = {}) {
   const tokens: TokenEvent[] = [];
   let end: EndEvent | undefined;
   for await (const event of generate(model, prompt, options)) {
@@ -24,7 +24,7 @@ test("generates until the end of the text and frees its session", async () => {
   const { text, tokens, end } = await collect(model, "u");
   assert.equal(text, "vwxyz");
   assert.deepEqual(
-    tokens.map(({ id }) => String.fromCharCode(id)),
+    tokens.map(({ token }) => String.fromCharCode(token)),
     ["v", "w", "x", "y", "z"],
   );
   for (const { logprob } of tokens) assert.ok(logprob! < 0 && logprob! > -1e-5);
@@ -154,8 +154,62 @@ test("what does not fit the context is refused before any work, with the numbers
 test("the same seed gives the same text, another one another", async () => {
   const run = async (seed: number) =>
     (await collect(alphabetModel(), "a", { temperature: 30, maxTokens: 40, seed })).tokens.map(
-      ({ id }) => id,
+      ({ token }) => token,
     );
   assert.deepEqual(await run(1), await run(1));
   assert.notDeepEqual(await run(1), await run(2));
+});
+
+test("a context that shifts goes on past its end and keeps its first tokens", async () => {
+  const model = alphabetModel({ contextLength: 16 });
+  const shifts: number[][] = [];
+  const createSession = (capacity: number): Session => {
+    const session = model.createSession(capacity);
+    return {
+      ...session,
+      get position() {
+        return session.position;
+      },
+      shift(keep, discard) {
+        shifts.push([session.position, keep, discard]);
+        session.shift(keep, discard);
+      },
+    };
+  };
+  const shifting = { ...model, createSession };
+  await assert.rejects(
+    collect(shifting, "abc", { maxTokens: 20 }),
+    /exceed the context of 16.*let the context shift/,
+  );
+  const { text, end } = await collect(shifting, "abc", { maxTokens: 20, onContextFull: "shift" });
+  assert.equal(text, "defghijklmnopqrstuvw");
+  assert.equal(end.finishReason, "length");
+  // 3 + 20 tokens, of which the last is never run: 6 more than fit.
+  assert.deepEqual(shifts, [[16, 4, 6]]);
+  // Without a number of tokens until the end of the text.
+  assert.equal((await collect(shifting, "a", { onContextFull: "shift" })).end.finishReason, "stop");
+  await assert.rejects(collect(shifting, "a".repeat(16), { onContextFull: "shift" }), /shorten the prompt/);
+  await assert.rejects(
+    collect(shifting, "a", { onContextFull: "wrap" as "shift" }),
+    /"refuse" or "shift", not wrap/,
+  );
+  assert.equal(model.openSessions(), 0);
+});
+
+test("what a shift has moved is not taken for a new prompt's prefix", async () => {
+  const model = alphabetModel({ contextLength: 16 });
+  const cache = new PrefixCache(model.createSession(16));
+  await collect(model, "abc", { maxTokens: 20, onContextFull: "shift", cache });
+  const again = await collect(model, "abcdefg", { maxTokens: 2, cache });
+  assert.equal(again.end.reusedTokens, 4);
+  cache.free();
+});
+
+test("a conversation as the prompt goes through the chat template", async () => {
+  const model = alphabetModel();
+  const { text, end } = await collect(model, [{ role: "user", content: "x" }], { maxTokens: 3 });
+  assert.equal(text, "abc");
+  assert.ok(end.promptTokens > 3);
+  const none = alphabetModel({ chatTemplate: null });
+  await assert.rejects(collect(none, [{ role: "user", content: "x" }]), /has no chat template/);
 });

@@ -3,20 +3,39 @@
  * terminals.
  */
 import { InputError, UsageError } from "../errors.js";
+import type { ChatMessage } from "../text/chat-template.js";
+import type { Tokenizer } from "../text/tokenizer.js";
 import { eventLoopTurn } from "./event-loop.js";
 import type { LanguageModel } from "./model.js";
 import { PrefixCache } from "./prefix-cache.js";
 import { Sampler, type SamplingOptions } from "./sampling.js";
 import { StopMatcher } from "./stop.js";
 
-/** Prompt tokens run between two looks at `signal`. The transformer's own chunk, so nothing is lost. */
-const PREFILL_CHUNK = 512;
+/**
+ * What to do when prompt and answer fill the context: refuse what would not fit beforehand, or forget the older
+ * half of the text, its first tokens apart, whenever it is full.
+ */
+export type OnContextFull = "refuse" | "shift";
+
+/**
+ * Tokens at the beginning that a shift keeps: attention that has nothing to look at goes to them, and a model that
+ * loses them breaks down ("attention sinks", arXiv 2309.17453, section 3.1: four suffice).
+ */
+const SINK_TOKENS = 4;
+
+/**
+ * Prompt tokens run between two looks at `signal`. The transformer's own chunk, so nothing is lost; fewer on a
+ * page's own thread, which cannot draw or answer meanwhile. The result is the same.
+ */
+const PREFILL_CHUNK = typeof document === "undefined" ? 512 : 64;
 
 export interface GenerateOptions extends SamplingOptions {
-  /** Tokens to generate at most. Default: until the context is full. */
+  /** Tokens to generate at most. Default: until the context is full; without limit where it shifts. */
   readonly maxTokens?: number | undefined;
   /** Longest sequence, prompt and answer; default and upper limit: the model's context length. */
   readonly contextLength?: number | undefined;
+  /** Default "refuse". A prompt that does not fit is refused in any case. */
+  readonly onContextFull?: OnContextFull | undefined;
   /** Strings that end the text; they are not part of it. */
   readonly stop?: readonly string[];
   /** Ends the stream with finishReason "abort", once the chunk or token being computed is done. */
@@ -28,7 +47,7 @@ export interface GenerateOptions extends SamplingOptions {
   readonly cache?: PrefixCache;
   /**
    * Whether the answer is a text of its own (a chat turn), whose first word has no leading space, or
-   * continues the prompt (default).
+   * continues the prompt. Default: true for a conversation only.
    */
   readonly answer?: boolean;
 }
@@ -38,11 +57,14 @@ export type FinishReason = "stop" | "length" | "abort";
 /** One generated token. The texts of all events joined are the generated text. */
 export interface TokenEvent {
   readonly type: "token";
-  readonly id: number;
+  /** The token's id. */
+  readonly token: number;
   /** Text that has become certain: empty while a character or a possible stop string is incomplete. */
   readonly text: string;
   /** Natural log of the model's probability of the token, or null where `logprobs` is off. */
   readonly logprob: number | null;
+  /** From the start of `generate` to this token, in seconds. */
+  readonly seconds: number;
 }
 
 /** The last event of every stream. */
@@ -68,24 +90,28 @@ export interface EndEvent {
 
 export type GenerateEvent = TokenEvent | EndEvent;
 
+/** Text, encoded with the special tokens that the tokenizer adds; token ids as they are; or a conversation. */
+export type Prompt = string | readonly number[] | readonly ChatMessage[];
+
 /**
- * Generates from `prompt`: text, encoded with the special tokens that the tokenizer adds, or token ids as
- * they are. Throws InputError before any work for an empty prompt or one that leaves no room for `maxTokens`
+ * Generates what follows `prompt`; a conversation goes through the model's chat template, and its answer is a
+ * text of its own. Throws InputError before any work for an empty prompt or one that leaves no room for `maxTokens`
  * in the context, UsageError for options out of range.
  */
 export async function* generate(
   model: LanguageModel,
-  prompt: string | readonly number[],
+  prompt: Prompt,
   options: GenerateOptions = {},
 ): AsyncGenerator<GenerateEvent, void> {
-  const { signal, stop = [], answer = false } = options;
-  const ids = typeof prompt === "string" ? model.tokenizer.encode(prompt) : [...prompt];
+  const { signal, stop = [] } = options;
+  const { ids, conversation } = encodePrompt(model.tokenizer, prompt);
+  const answer = options.answer ?? conversation;
   const sampler = new Sampler(options);
-  const maxTokens = roomForAnswer(model, ids.length, options);
+  const { maxTokens, capacity } = roomForAnswer(model, ids.length, options);
   const endIds = endTokenIds(model);
   const detokenizer = model.tokenizer.createDetokenizer({ startOfText: answer });
   const matcher = new StopMatcher(stop);
-  const cache = options.cache ?? new PrefixCache(model.createSession(ids.length + maxTokens));
+  const cache = options.cache ?? new PrefixCache(model.createSession(capacity));
   sampler.observe(ids);
   try {
     const start = performance.now();
@@ -107,12 +133,13 @@ export async function* generate(
       tokens++;
       const { text, stopped } = matcher.push(detokenizer.push(id));
       const yielded = performance.now();
-      yield { type: "token", id, text, logprob };
+      yield { type: "token", token: id, text, logprob, seconds: (yielded - start) / 1000 };
       idle += performance.now() - yielded;
       if (stopped || tokens === maxTokens) {
         finishReason = stopped ? "stop" : "length";
         break;
       }
+      if (cache.length === capacity) makeRoom(cache);
       logits = await run(cache, [id], signal);
       if (logits) decoded++;
     }
@@ -135,6 +162,19 @@ export async function* generate(
   }
 }
 
+/** The prompt's token ids. InputError for a conversation with a model that has no chat template. */
+export function encodePrompt(tokenizer: Tokenizer, prompt: Prompt): { ids: number[]; conversation: boolean } {
+  if (typeof prompt === "string") return { ids: tokenizer.encode(prompt), conversation: false };
+  if (isTokenIds(prompt)) return { ids: [...prompt], conversation: false };
+  // The template writes BOS itself where the model wants one.
+  const ids = tokenizer.encode(tokenizer.applyChatTemplate(prompt), { addSpecialTokens: false });
+  return { ids, conversation: true };
+}
+
+function isTokenIds(prompt: readonly number[] | readonly ChatMessage[]): prompt is readonly number[] {
+  return typeof prompt[0] !== "object";
+}
+
 /** Appends `ids` to the cache in chunks; the logits after the last one, or null once the signal is aborted. */
 async function run(
   cache: PrefixCache,
@@ -150,9 +190,21 @@ async function run(
   return signal?.aborted ? null : logits;
 }
 
-/** How many tokens may be generated after a prompt of this length. */
-function roomForAnswer(model: LanguageModel, promptTokens: number, options: GenerateOptions): number {
-  const { maxTokens, contextLength = model.contextLength, cache } = options;
+/** Forgets the older half of the tokens, the first ones apart. */
+function makeRoom(cache: PrefixCache): void {
+  const keep = Math.min(SINK_TOKENS, cache.length >> 1);
+  cache.shift(keep, Math.ceil((cache.length - keep) / 2));
+}
+
+/** How many tokens may be generated after a prompt of this length, and how many the KV cache holds. */
+function roomForAnswer(
+  model: LanguageModel,
+  promptTokens: number,
+  options: GenerateOptions,
+): { maxTokens: number; capacity: number } {
+  const { maxTokens, contextLength = model.contextLength, cache, onContextFull = "refuse" } = options;
+  if (onContextFull !== "refuse" && onContextFull !== "shift")
+    throw new UsageError(`a full context can be "refuse" or "shift", not ${onContextFull}`);
   if (!Number.isSafeInteger(contextLength) || contextLength < 1 || contextLength > model.contextLength) {
     throw new UsageError(
       `a context of ${contextLength} tokens is not possible: the model's is 1 to ${model.contextLength}`,
@@ -169,13 +221,18 @@ function roomForAnswer(model: LanguageModel, promptTokens: number, options: Gene
       `the prompt has ${promptTokens} tokens and the context holds ${limit}: shorten the prompt`,
     );
   }
+  if (onContextFull === "shift") {
+    const wanted = maxTokens ?? Number.POSITIVE_INFINITY;
+    return { maxTokens: wanted, capacity: Math.min(limit, promptTokens + wanted) };
+  }
   if (maxTokens !== undefined && maxTokens > room) {
     throw new InputError(
       `a prompt of ${promptTokens} tokens and ${maxTokens} new ones exceed the context of ${limit}: ` +
-        `shorten the prompt or ask for at most ${room} new tokens`,
+        `shorten the prompt, ask for at most ${room} new tokens, or let the context shift`,
     );
   }
-  return maxTokens ?? room;
+  const tokens = maxTokens ?? room;
+  return { maxTokens: tokens, capacity: cache?.capacity ?? promptTokens + tokens };
 }
 
 /** Every token that ends a text: the configuration's and the tokenizer's. */

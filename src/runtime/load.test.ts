@@ -13,7 +13,7 @@ import { largestDifference } from "../transformer/tiny-model.test.util.js";
 import { loadDenseWeights } from "../transformer/weights.js";
 import type { LoadModelOptions } from "./assemble.js";
 import { loadModel } from "./load.js";
-import type { LoadedModel } from "./model.js";
+import type { LoadedModel } from "./loaded-model.js";
 import { topIds } from "./ranking.js";
 import { POCKET_STORIES, sharedPath } from "./real-models.test.util.js";
 
@@ -129,7 +129,7 @@ test("TinyStories-656K: loss near the recorded 2.867, the Q8_0 GGUF close to saf
 
 test("WebAssembly and the reference backend give the same logits", async () => {
   const ids = Int32Array.from({ length: 70 }, (_, i) => (i * 131) % 2048);
-  const fast = await withModel(POCKET_STORIES, (model) => logitsOf(model, ids));
+  const fast = await withModel(POCKET_STORIES, (model) => logitsOf(model, ids), { kvCache: "f32" });
   const checkpoint = await openCheckpoint(POCKET_STORIES);
   const backend = new ReferenceBackend();
   const weights = await loadDenseWeights(backend, checkpoint);
@@ -161,6 +161,7 @@ test("what cannot be loaded is refused in one line", async () => {
     });
   await refuse(POCKET_STORIES, { context: 513 }, /513 tokens is longer than the model's: give 512 or less/);
   await refuse(POCKET_STORIES, { threads: 0 }, /threads/);
+  await refuse(POCKET_STORIES, { kvCache: "f8" as "f16" }, /the KV cache can be f32, f16, int8, not f8/);
   await refuse(POCKET_STORIES, { signal: AbortSignal.abort(new InputError("interrupted")) }, /interrupted/);
   await refuse(join(POCKET_STORIES, "nothing-here"), {}, /nothing-here: no such file or folder/);
   const folder = mkdtempSync(join(tmpdir(), "pocketllm-load-"));
@@ -171,4 +172,27 @@ test("what cannot be loaded is refused in one line", async () => {
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+test("keys and values in fewer bits hardly change what the model says", async () => {
+  const text = readFileSync(new URL("../../examples/held-out-stories.txt", import.meta.url), "utf8");
+  await withModel(
+    POCKET_STORIES,
+    async (reference) => {
+      for (const [kvCache, least, most] of [
+        ["f16", 1e-9, 1e-5],
+        ["int8", 1e-5, 1e-3],
+      ] as const)
+        await withModel(
+          POCKET_STORIES,
+          async (model) => {
+            const { divergence } = await evaluate({ model, reference, text, context: 256, windows: 2 });
+            const { mean } = divergence!;
+            assert.ok(mean > least && mean < most, `${kvCache}: KL ${mean}`);
+          },
+          { kvCache },
+        );
+    },
+    { kvCache: "f32" },
+  );
 });

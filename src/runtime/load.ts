@@ -1,33 +1,58 @@
-/** Models on disk, by path (Node only). */
+/** Models in Node: on disk by path, and all that a browser can load too. */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { openAdapter } from "../adapter/open.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { openFolder } from "../container/reader.js";
 import { denseSource } from "../transformer/weights.js";
+import { withAdapter } from "./adapted-weights.js";
 import { assembleModel, type LoadModelOptions, type OpenedModel } from "./assemble.js";
-import { folderSource } from "./folder-weights.js";
-import type { LoadedModel } from "./model.js";
+import type { LoadedModel } from "./loaded-model.js";
+import { type ModelSource, openedFolder, openFiles, openUrl } from "./source.js";
 
 /**
- * Loads a Hugging Face folder, a `.gguf` file, a llama2.c `.bin` file or a PocketLLM folder, ready to run.
- * Coded weights stay coded in memory. InputError, one line, when that is not possible. Close the model when
- * done: it owns threads.
+ * Loads a Hugging Face folder, a `.gguf` file, a llama2.c `.bin` file or a PocketLLM folder, ready to run; a
+ * PocketLLM folder may also be given as a URL or as its files. Coded weights stay coded in memory. InputError,
+ * one line, when that is not possible. Close the model when done: it owns threads.
  */
-export async function loadModel(source: string, options: LoadModelOptions = {}): Promise<LoadedModel> {
-  return await assembleModel(await openModel(source), options);
+export async function loadModel(
+  source: ModelSource,
+  { adapter, ...options }: LoadInNodeOptions = {},
+): Promise<LoadedModel> {
+  const opened = await openModel(source, options);
+  return await assembleModel(adapter === undefined ? opened : await adapted(opened, adapter), options);
 }
 
-async function openModel(source: string): Promise<OpenedModel> {
-  if (await exists(join(source, "pocketllm.json"))) {
-    const folder = await openFolder(source);
+export interface LoadInNodeOptions extends LoadModelOptions {
+  /** The folder of a LoRA adapter in PEFT's form, used on top of the model and of an adapter that it has. */
+  readonly adapter?: string | undefined;
+}
+
+async function adapted(opened: OpenedModel, folder: string): Promise<OpenedModel> {
+  try {
+    const adapter = await openAdapter(folder, opened.config);
     return {
-      source,
-      config: folder.config,
-      tokenizer: () => folder.tokenizer(),
-      weights: (backend) => folderSource(backend, folder),
-      close: () => folder.close(),
+      ...opened,
+      weights: async (backend) => withAdapter(backend, await opened.weights(backend), adapter),
     };
+  } catch (error) {
+    await opened.close();
+    throw error;
   }
+}
+
+async function openModel(source: ModelSource, options: LoadModelOptions): Promise<OpenedModel> {
+  if (source instanceof URL)
+    return source.protocol === "file:"
+      ? await openPath(fileURLToPath(source))
+      : await openUrl(source, options);
+  if (typeof source !== "string") return await openFiles(source);
+  return /^https?:\/\//.test(source) ? await openUrl(new URL(source), options) : await openPath(source);
+}
+
+async function openPath(source: string): Promise<OpenedModel> {
+  if (await exists(join(source, "pocketllm.json"))) return openedFolder(await openFolder(source));
   const checkpoint = await openCheckpoint(source);
   return {
     source,

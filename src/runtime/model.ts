@@ -24,6 +24,11 @@ export interface Session {
   forward(ids: Int32Array, options?: ForwardOptions): Promise<Float32Array>;
   /** Forgets everything from `position` on (0 <= position <= this.position). */
   truncate(position: number): void;
+  /**
+   * Forgets `discard` tokens from position `keep` on (keep + discard <= this.position); those after them move to
+   * their place, which is approximate: their values have seen the forgotten ones.
+   */
+  shift(keep: number, discard: number): void;
   /** Gives the cache's memory back; the session is not used afterwards. */
   free(): void;
 }
@@ -54,15 +59,4 @@ export interface LanguageModel {
   readonly contextLength: number;
   /** `capacity` in tokens, 1 ... contextLength; InputError otherwise, or when memory does not suffice. */
   createSession(capacity: number): Session;
-}
-
-/** A model in memory, as `loadModel` returns it. */
-export interface LoadedModel extends LanguageModel {
-  /** Bytes of memory that the weights hold. */
-  readonly bytes: number;
-  readonly loadSeconds: number;
-  /** InputError when memory does not suffice. */
-  createBatch(options: BatchOptions): Batch;
-  /** Frees weights and worker threads; open sessions are gone with them. */
-  close(): Promise<void>;
 }

@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { evaluate } from "../evaluate/evaluate.js";
 import { loadModel } from "./load.js";
-import type { LoadedModel } from "./model.js";
+import type { LoadedModel } from "./loaded-model.js";
 import { topIds } from "./ranking.js";
 import { sharedPath, smolLm2 } from "./real-models.test.util.js";
 

@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import OpenAI from "openai";
 import { scoreContinuations } from "../evaluate/continuation.js";
 import { type GenerateOptions, generate } from "../runtime/generate.js";
-import type { LoadedModel } from "../runtime/model.js";
+import type { LoadedModel } from "../runtime/loaded-model.js";
 import { loadStories, post, type RunningServer, startServer } from "./server.test.util.js";
 
 let model: LoadedModel;

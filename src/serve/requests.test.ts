@@ -4,7 +4,7 @@ import { connect } from "node:net";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI from "openai";
-import type { LoadedModel } from "../runtime/model.js";
+import type { LoadedModel } from "../runtime/loaded-model.js";
 import { closeServers, loadStories, post, slowed, startServer, until } from "./server.test.util.js";
 
 let model: LoadedModel;

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import OpenAI from "openai";
 import { loadModel } from "../runtime/load.js";
-import type { LoadedModel } from "../runtime/model.js";
+import type { LoadedModel } from "../runtime/loaded-model.js";
 import type { ServedModel } from "./engine/scheduler.js";
 import { createServer, type Server, type ServerOptions } from "./server.js";
 

@@ -26,7 +26,7 @@ export interface ServerOptions {
   readonly apiKey?: string | undefined;
   /** The one origin whose pages may call the server. Default: none. */
   readonly cors?: string | undefined;
-  /** Sequences that run together. Default 8. */
+  /** Sequences that run together. Default 32. */
   readonly parallel?: number | undefined;
   /** Sequences that wait; more are refused with 429. Default 128. */
   readonly queue?: number | undefined;
@@ -54,7 +54,7 @@ const MAX_CONNECTIONS = 1024;
 
 /** UsageError for an option out of range, InputError when memory does not suffice for the batch. */
 export async function createServer(options: ServerOptions): Promise<Server> {
-  const { model, name, parallel = 8, queue = 128, timeout = 600, receiveTimeout = 30 } = options;
+  const { model, name, parallel = 32, queue = 128, timeout = 600, receiveTimeout = 30 } = options;
   const { bodyLimit = 4 * 2 ** 20, onDefect = () => {} } = options;
   if (options.apiKey === "") throw new UsageError("the API key is empty");
   const metrics = new ServerMetrics();

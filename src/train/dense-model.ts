@@ -4,6 +4,8 @@ import { expectedTensors } from "../checkpoint/tensors.js";
 import type { Backend, Buffer } from "../compute/backend.js";
 import { DenseLinear } from "../compute/linear.js";
 import type { TrainingBackend } from "../compute/training.js";
+import { type LearnedTensor, LearnedTensors } from "../training/learned-tensors.js";
+import type { AdamWSettings, LearningModel } from "../training/learner.js";
 import type { StateTensor } from "../training/state.js";
 import type { LayerGradient, TrainableLayer } from "../transformer/layer-backward.js";
 import type { OpenLayer, TrainableModel } from "../transformer/model-backward.js";
@@ -15,30 +17,17 @@ import {
   layerNorms,
 } from "../transformer/weights.js";
 
-interface TrainedTensor {
-  readonly name: string;
+interface TrainedTensor extends LearnedTensor {
   readonly shape: readonly number[];
-  readonly value: Buffer;
-  readonly gradient: Buffer;
-  readonly mean: Buffer;
-  readonly square: Buffer;
 }
 
-export interface AdamWSettings {
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly epsilon: number;
-  /** Of matrices; norms and biases do not decay. */
-  readonly weightDecay: number;
-}
-
-export class DenseModel implements TrainableModel {
+export class DenseModel implements LearningModel {
   readonly embedding: DenseLinear;
   readonly head: DenseLinear;
   readonly finalNorm: Buffer;
   readonly gradient: TrainableModel["gradient"];
   readonly #backend: Backend;
-  readonly #training: TrainingBackend;
+  readonly #learned: LearnedTensors;
   readonly #tensors = new Map<string, TrainedTensor>();
   readonly #layers: readonly OpenLayer[];
 
@@ -50,12 +39,11 @@ export class DenseModel implements TrainableModel {
     tensors: Iterable<readonly [name: string, values: Float32Array]>,
   ) {
     this.#backend = backend;
-    this.#training = training;
+    this.#learned = new LearnedTensors(backend, training);
     const shapes = expectedTensors(config);
     for (const [name, values] of tensors) {
-      const [value, gradient, mean, square] = [1, 2, 3, 4].map(() => backend.allocate(values.length));
-      backend.write(value, values);
-      this.#tensors.set(name, { name, shape: shapes.get(name)!, value, gradient, mean, square });
+      const shape = shapes.get(name)!;
+      this.#tensors.set(name, { ...this.#learned.add(name, values, shape.length > 1), shape });
     }
     const { vocabularySize, hiddenSize, tiedEmbeddings } = config;
     const whole = (name: string) =>
@@ -79,38 +67,19 @@ export class DenseModel implements TrainableModel {
   async closeLayer(): Promise<void> {}
 
   zeroGradients(): void {
-    for (const { gradient } of this.#tensors.values()) this.#training.zero(gradient, gradient.length);
+    this.#learned.zeroGradients();
   }
 
-  async gradientNorm(): Promise<number> {
-    let sum = 0;
-    for (const { gradient } of this.#tensors.values())
-      sum += await this.#training.sumSquares(gradient, gradient.length);
-    return Math.sqrt(sum);
+  gradientNorm(): Promise<number> {
+    return this.#learned.gradientNorm();
   }
 
-  /** One step of AdamW; `step` counts from 1. */
   update(step: number, learningRate: number, gradientScale: number, settings: AdamWSettings): void {
-    for (const { shape, value: parameter, gradient, mean, square } of this.#tensors.values())
-      this.#training.adamW({
-        ...{ parameter, gradient, mean, square, length: parameter.length, step, learningRate, gradientScale },
-        ...settings,
-        weightDecay: shape.length > 1 ? settings.weightDecay : 0,
-      });
+    this.#learned.update(step, learningRate, gradientScale, settings);
   }
 
   get state(): StateTensor[] {
-    const tensor = (name: string, buffer: Buffer): StateTensor => ({
-      name,
-      length: buffer.length,
-      read: () => this.#backend.read(buffer),
-      write: (values) => this.#backend.write(buffer, values),
-    });
-    return [...this.#tensors.values()].flatMap(({ name, value, mean, square }) => [
-      tensor(name, value),
-      tensor(`${name}.mean`, mean),
-      tensor(`${name}.square`, square),
-    ]);
+    return this.#learned.state();
   }
 
   /** The tensors as they are now, in the order of the forward pass. */
@@ -143,11 +112,12 @@ export class DenseModel implements TrainableModel {
         gradient: { weight: weight.gradient, bias: bias?.gradient },
       };
     });
-    const layer = { ...part("value"), ...Object.fromEntries(linears.map((l) => [l.kind, l.linear])) };
+    const matrices = Object.fromEntries(linears.map((l) => [l.kind, l.linear]));
+    const layer = { ...part("value"), ...matrices } as unknown as TrainableLayer;
     const gradient: LayerGradient = {
       ...part("gradient"),
       linears: Object.fromEntries(linears.map((l) => [l.kind, l.gradient])),
     };
-    return { layer: layer as TrainableLayer, gradient };
+    return { layer, gradient };
   }
 }

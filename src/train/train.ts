@@ -13,14 +13,21 @@ import { exists, reportFullDisk, sha256 } from "../container/disk.js";
 import { describeFiles } from "../container/input-files.js";
 import { prettyJson } from "../container/json.js";
 import { InputError, UsageError } from "../errors.js";
-import { checkWhole } from "../options.js";
 import { Random } from "../random.js";
 import { f32ToBytes } from "../tensor/dtype.js";
-import { type RunOptions, refuseUnfinished, resolveRun, trainingWindows } from "../training/options.js";
+import { type AdamWSettings, Learner } from "../training/learner.js";
+import { NextToken } from "../training/objective.js";
+import {
+  type RunOptions,
+  refuseUnfinished,
+  resolveEpochs,
+  resolveRun,
+  stepsOfEpochs,
+  trainingData,
+} from "../training/options.js";
 import { runTraining } from "../training/trainer.js";
 import { DenseModel } from "./dense-model.js";
 import { initialTensors } from "./initialise.js";
-import { LanguageModel } from "./language-model.js";
 
 /** Text to learn; a batch is 16 windows by default, the highest learning rate .002. */
 export interface TrainOptions extends RunOptions {
@@ -40,6 +47,9 @@ export interface TrainReport {
   readonly tokensPerSecond: number;
   readonly seconds: number;
 }
+
+/** As GPT-3 was trained (Brown et al. 2020, appendix B). */
+const ADAMW: AdamWSettings = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1 };
 
 /** Weights, gradients and two moments in f32 within one 4 GiB memory, beside activations. */
 const MAX_PARAMETERS = 150e6;
@@ -62,11 +72,10 @@ export async function train(options: TrainOptions): Promise<TrainReport> {
     const { contextLength, vocabularySize } = like.config;
     const result = resolveRun(options, contextLength, { batch: 16, learningRate: 0.002 });
     const { context, batch, learningRate, seed } = result;
-    const { epochs = 10 } = options;
-    checkWhole("epochs", epochs, 1, 10_000);
+    const epochs = resolveEpochs(options.epochs, 10);
     const tokenizer = await like.tokenizer();
-    const set = await trainingWindows({ name: like.source, vocabularySize, tokenizer }, options, result);
-    const steps = Math.max(1, Math.floor((epochs * set.training.length) / batch));
+    const set = await trainingData({ name: like.source, vocabularySize, tokenizer }, options, result);
+    const steps = stepsOfEpochs(epochs, set, batch);
     const backend = await createBackend({ threads });
     try {
       const training = new WasmTraining(backend);
@@ -78,7 +87,11 @@ export async function train(options: TrainOptions): Promise<TrainReport> {
         model: sha256(JSON.stringify(like.config)),
         options: sha256(JSON.stringify({ ...result, epochs, arithmetic, examples: set.fingerprint, data })),
       };
-      const trained = await runTraining(new LanguageModel(backend, training, model, { batch, context }), {
+      const objective = new NextToken(backend, training, context);
+      const learner = new Learner({
+        ...{ backend, training, model, objective, optimiser: ADAMW, together: batch, context },
+      });
+      const trained = await runTraining(learner, {
         ...{ set, steps, batch, learningRate, seed, folder, identity, resume, log },
         ...{ stage: "training", signal, onProgress },
       });

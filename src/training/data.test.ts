@@ -172,6 +172,20 @@ describe("packing", () => {
   });
 });
 
+test("mixed: answers are examples of their own, texts are joined", async () => {
+  const entry = { instruction: "a", output: "yes" };
+  const size = bytes.encode(instructionPrompt("a")).length + 4;
+  const lines = [{ text: "b".repeat(size) }, entry, { text: "c".repeat(size) }];
+  const content = lines.map((line) => JSON.stringify(line)).join("\n");
+  const { training, heldOut } = await load("mixed.jsonl", content, { packing: "mixed", context: size });
+  const all = [...training, ...heldOut];
+  assert.equal(all.length, 3);
+  assert.equal(all.filter((example) => learned(example) === "yes<|im_end|>").length, 1);
+  const windows = all.filter(({ scored }) => scored.every((x, i) => x === 1 || i === 0));
+  assert.equal(windows.length, 2);
+  for (const { ids } of windows) assert.equal(ids.length, size);
+});
+
 describe("the division", () => {
   const lines = Array.from({ length: 100 }, (_, i) => JSON.stringify({ text: `line ${i % 90} of it` }));
   const read = (options: Partial<TrainingDataOptions>) => load("d.jsonl", lines.join("\n"), options);

@@ -24,8 +24,10 @@ export interface TrainingExample {
  *
  * `examples`: each document a row of its own, cut after `context` tokens. A plain text file has a document
  * between every two blank lines. For instructions and conversations.
+ *
+ * `mixed`: instructions and conversations as `examples`, text as `windows`.
  */
-export type Packing = "windows" | "examples";
+export type Packing = "windows" | "examples" | "mixed";
 
 export interface TrainingDataOptions {
   readonly files: readonly string[];
@@ -65,23 +67,26 @@ export async function readTrainingSet(
   checkOptions(options);
   const { files, packing, context, signal } = options;
   const rows: TrainingExample[] = [];
+  const texts: TrainingExample[] = [];
   let leftOut = 0;
   for (const file of files) {
     const separate = packing === "examples";
     const documents = await readDocuments(file, tokenizer, { blankLinesSeparate: separate });
-    const before = rows.length;
+    const before = rows.length + texts.length;
     for (const [i, document] of documents.entries()) {
       // Tokenising is synchronous: without a turn of the event loop no interrupt would arrive.
       if (i % 64 === 0) await setImmediate();
       throwIfAborted(signal);
       const row = document.learned.length > 0 ? tokenise(document, tokenizer, options.vocabularySize) : null;
-      if (row) rows.push(row);
+      const joined = packing === "windows" || (packing === "mixed" && !document.answers);
+      if (row) (joined ? texts : rows).push(row);
       else leftOut++;
     }
-    if (rows.length === before)
+    if (rows.length + texts.length === before)
       throw new InputError(`${file}: nothing is left to learn after tokenisation: give a file with text`);
   }
-  const packed = packing === "windows" ? cutWindows(rows, context, files, tokenizer) : cutRows(rows, context);
+  const windows = texts.length > 0 ? cutWindows(texts, context, files, tokenizer) : [];
+  const packed = [...cutRows(rows, context), ...windows];
   const examples = packed.filter(({ scored }) => scored.includes(1));
   leftOut += packed.length - examples.length;
   if (examples.length === 0)
@@ -101,8 +106,8 @@ export function nextTokenTargets({ ids, scored }: TrainingExample): Int32Array {
 
 function checkOptions({ files, packing, context, seed, heldOut = 0.05 }: TrainingDataOptions): void {
   if (files.length === 0) throw new UsageError("no training files are given");
-  if (packing !== "windows" && packing !== "examples")
-    throw new UsageError(`packing must be windows or examples, not ${packing}`);
+  if (packing !== "windows" && packing !== "examples" && packing !== "mixed")
+    throw new UsageError(`packing must be windows, examples or mixed, not ${packing}`);
   if (!Number.isInteger(context) || context < 2 || context > 2 ** 20)
     throw new UsageError(`the training context must be a whole number from 2 to ${2 ** 20}, not ${context}`);
   if (!Number.isInteger(seed) || seed < 0 || seed > 2 ** 32 - 1)
@@ -186,9 +191,18 @@ function unscoreFirst(ids: Int32Array, scored: Uint8Array): TrainingExample {
   return { ids, scored };
 }
 
+/** Windows of text that is tokens already as a set: all of each is learned. */
+export function windowSet(
+  windows: readonly Int32Array[],
+  options: Pick<TrainingDataOptions, "heldOut" | "seed">,
+): TrainingSet {
+  const examples = windows.map((ids) => unscoreFirst(ids, new Uint8Array(ids.length).fill(1)));
+  return { ...divide(examples, options), leftOut: 0, fingerprint: hashExamples(examples) };
+}
+
 function divide(
   examples: readonly TrainingExample[],
-  { heldOut: wanted = 0.05, seed }: TrainingDataOptions,
+  { heldOut: wanted = 0.05, seed }: Pick<TrainingDataOptions, "heldOut" | "seed">,
 ): Omit<TrainingSet, "leftOut" | "fingerprint"> {
   const share = wanted === 0 ? 0 : Math.max(1, Math.round(wanted * examples.length));
   const count = wanted < 1 ? share : wanted;

@@ -18,6 +18,8 @@ export interface TrainingDocument {
   readonly learned: readonly TextRange[];
   /** The text brings the tokens around it itself, as chat templates write them. */
   readonly framed: boolean;
+  /** A prompt with its answer: an instruction or a conversation, which stands for itself. */
+  readonly answers: boolean;
   /** For messages: file and line or entry. */
   readonly where: string;
 }
@@ -73,7 +75,13 @@ function stringField(entry: Readonly<Record<string, unknown>>, field: string, wh
 }
 
 function wholeText(text: string, where: string): TrainingDocument {
-  return { text, learned: text.trim() === "" ? [] : [[0, text.length]], framed: false, where };
+  return {
+    text,
+    learned: text.trim() === "" ? [] : [[0, text.length]],
+    framed: false,
+    answers: false,
+    where,
+  };
 }
 
 function paragraphs(text: string, file: string): TrainingDocument[] {
@@ -106,7 +114,7 @@ function instructionDocument(
   const prompt = instructionPrompt(instruction, input);
   const text = prompt + output;
   const learned: TextRange[] = output.trim() === "" ? [] : [[prompt.length, text.length]];
-  return { text, learned, framed: false, where };
+  return { text, learned, framed: false, answers: true, where };
 }
 
 function readMessages(value: unknown, where: string): ChatMessage[] {
@@ -137,7 +145,7 @@ function conversation(
     throw new InputError(`${where}: ${error.message}`);
   }
   const learned = assistantTurns(messages, text, tokenizer) ?? [[0, text.length]];
-  return { text, learned, framed: true, where };
+  return { text, learned, framed: true, answers: true, where };
 }
 
 /**

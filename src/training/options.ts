@@ -5,7 +5,7 @@ import { InputError, UsageError } from "../errors.js";
 import { checkWhole } from "../options.js";
 import type { OnProgress } from "../progress.js";
 import { createTokenizer } from "../text/tokenizer.js";
-import { readTrainingSet, type TrainingSet } from "./data.js";
+import { type Packing, readTrainingSet, type TrainingSet } from "./data.js";
 import { createSchedule } from "./schedule.js";
 
 export interface RunOptions {
@@ -49,6 +49,18 @@ export function resolveRun(
   return { context, batch, learningRate, seed };
 }
 
+/** UsageError for values out of range. */
+export function resolveEpochs(epochs: number | undefined, byDefault: number): number {
+  const resolved = epochs ?? byDefault;
+  checkWhole("epochs", resolved, 1, 10_000);
+  return resolved;
+}
+
+/** Whole steps, at least one. */
+export function stepsOfEpochs(epochs: number, { training }: TrainingSet, batch: number): number {
+  return Math.max(1, Math.floor((epochs * training.length) / batch));
+}
+
 /** UsageError when an unfinished run is in `folder` and nobody asked to go on with it. */
 export async function refuseUnfinished(folder: string, resume: boolean | undefined): Promise<void> {
   if (!resume && (await exists(folder)))
@@ -57,8 +69,8 @@ export async function refuseUnfinished(folder: string, resume: boolean | undefin
     );
 }
 
-/** The text in windows. InputError for a model, called `name`, without a tokenizer, or text that cannot be used. */
-export async function trainingWindows(
+/** The text, in windows unless `packing` says else. InputError for a model, called `name`, without a tokenizer, or text that cannot be used. */
+export async function trainingData(
   model: {
     readonly name: string;
     readonly vocabularySize: number;
@@ -66,10 +78,10 @@ export async function trainingWindows(
   },
   { data, signal }: RunOptions,
   { context, seed }: { readonly context: number; readonly seed: number },
+  packing: Packing = "windows",
 ): Promise<TrainingSet> {
   const { name, vocabularySize, tokenizer } = model;
   if (!tokenizer) throw new InputError(`${name} has no tokenizer: text cannot be used`);
-  const packing = "windows" as const;
   const options = { files: data, packing, context, vocabularySize, seed, signal };
   return await readTrainingSet(createTokenizer(tokenizer), options);
 }

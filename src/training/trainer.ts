@@ -53,6 +53,8 @@ export interface TrainerOptions {
   readonly resume: boolean;
   /** Default: in `folder`. */
   readonly log?: string | undefined;
+  /** How many times its best the loss may be before the run is lost. Default 3. */
+  readonly lossFactor?: number | undefined;
   /** For progress: "distilling". */
   readonly stage: string;
   readonly signal?: AbortSignal | undefined;
@@ -81,6 +83,17 @@ export const MEASUREMENTS = 10;
 /** Most held-out tokens that are measured on. */
 const HELD_OUT_TOKENS = 2048;
 
+/** Tokens of the examples of a run's first steps. */
+export function drawnTokens(
+  { training }: TrainingSet,
+  { seed, batch, steps }: { readonly seed: number; readonly batch: number; readonly steps: number },
+): number {
+  const order = new ExampleOrder(training.length, seed);
+  let tokens = 0;
+  for (let draw = 0; draw < steps * batch; draw++) tokens += training[order.at(draw)].ids.length;
+  return tokens;
+}
+
 /** What is measured on, of the examples that are held out: at least one. */
 export function measuredExamples({ heldOut }: TrainingSet): readonly TrainingExample[] {
   let tokens = 0;
@@ -108,7 +121,7 @@ class TrainingRun {
     this.#trainee = trainee;
     this.#options = options;
     this.#heldOut = measuredExamples(options.set);
-    this.#guard = new DivergenceGuard(options);
+    this.#guard = new DivergenceGuard({ learningRate: options.learningRate, factor: options.lossFactor });
   }
 
   async run(): Promise<TrainingResult> {

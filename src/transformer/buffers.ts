@@ -1,9 +1,9 @@
 /** Buffers that live and die together: a half-finished allocation can be given back as one. */
-import type { Backend, Buffer } from "../compute/backend.js";
+import type { Backend, Buffer, ByteBuffer } from "../compute/backend.js";
 
 export class BufferGroup {
   readonly #backend: Backend;
-  readonly #owned: Buffer[] = [];
+  readonly #owned: (Buffer | ByteBuffer)[] = [];
 
   constructor(backend: Backend) {
     this.#backend = backend;
@@ -12,6 +12,12 @@ export class BufferGroup {
   /** Zeroed storage of `length` f32 elements. */
   allocate(length: number): Buffer {
     const buffer = this.#backend.allocate(length);
+    this.#owned.push(buffer);
+    return buffer;
+  }
+
+  allocateBytes(byteLength: number): ByteBuffer {
+    const buffer = this.#backend.allocateBytes(byteLength);
     this.#owned.push(buffer);
     return buffer;
   }

@@ -6,16 +6,19 @@
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend, Buffer } from "../compute/backend.js";
 import { difference } from "../compute/difference.js";
-import type { DenseLinear, LinearGradient } from "../compute/linear.js";
+import type { LinearGradient, TrainableLinear } from "../compute/linear.js";
 import type { TrainingBackend } from "../compute/training.js";
 import type { BufferGroup } from "./buffers.js";
+import { allocateCache, type LayerCache } from "./kv-cache.js";
 import { LayerSteps } from "./layer.js";
 import type { Rope } from "./rope.js";
 import type { LayerLinear, LayerWeights } from "./weights.js";
-import { allocateCache, type LayerCache, type Workspace } from "./workspace.js";
+import type { Workspace } from "./workspace.js";
 
-/** A layer that gradients can be taken of: its matrices are dense. */
-export type TrainableLayer = Omit<LayerWeights, LayerLinear> & { readonly [K in LayerLinear]: DenseLinear };
+/** A layer that gradients can be taken of. */
+export type TrainableLayer = Omit<LayerWeights, LayerLinear> & {
+  readonly [K in LayerLinear]: TrainableLinear;
+};
 
 /** Where a layer's gradients are added to; what is absent is not trained. */
 export interface LayerGradient {

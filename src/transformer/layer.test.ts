@@ -3,6 +3,7 @@ import { test } from "node:test";
 import type { Buffer } from "../compute/backend.js";
 import { ReferenceBackend } from "../compute/reference/backend.js";
 import { BufferGroup } from "./buffers.js";
+import { allocateCache } from "./kv-cache.js";
 import { forwardLayer, LayerSteps } from "./layer.js";
 import { uploadRope } from "./rope.js";
 import {
@@ -13,7 +14,7 @@ import {
   tinyConfig,
 } from "./tiny-model.test.util.js";
 import { denseSource, freeLayer, layerLinears, loadLayer } from "./weights.js";
-import { allocateCache, allocateWorkspace } from "./workspace.js";
+import { allocateWorkspace } from "./workspace.js";
 
 const config = tinyConfig();
 const tensors = randomTensors(config);

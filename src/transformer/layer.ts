@@ -5,9 +5,10 @@
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend, Buffer } from "../compute/backend.js";
 import type { Linear } from "../compute/linear.js";
+import { type AnyLayerCache, storeInCache } from "./kv-cache.js";
 import type { Rope } from "./rope.js";
 import type { LayerWeights } from "./weights.js";
-import type { LayerCache, Workspace } from "./workspace.js";
+import type { Workspace } from "./workspace.js";
 
 /** Where inputs can be looked at: the matrices of a site share one: q, k, v · o · gate, up · down. */
 export type TapSite = "qkv" | "o" | "gateUp" | "down";
@@ -16,7 +17,7 @@ export interface ForwardLayerOptions {
   /** [tokens, hiddenSize], the residual stream, updated in place. */
   readonly hidden: Buffer;
   /** Holds positions 0 .. position - 1; the new tokens' keys and values are appended. */
-  readonly cache: LayerCache;
+  readonly cache: AnyLayerCache;
   /** At most the workspace's maxTokens. */
   readonly tokens: number;
   /** Position of the first token. */
@@ -62,48 +63,24 @@ export class LayerSteps {
     this.backend.rmsNorm(hidden, norm, this.workspace.normed, this.tokens, hiddenSize, rmsNormEpsilon);
   }
 
-  /** Queries, keys and values of `normed`, not yet turned by their positions. */
-  project(layer: Pick<LayerWeights, "q" | "k" | "v" | "qNorm" | "kNorm">): void {
-    const { backend, tokens } = this;
-    const { heads, kvHeads, headSize, rmsNormEpsilon: epsilon } = this.config;
+  /** Queries, keys and values of `normed`. */
+  project(layer: Pick<LayerWeights, "q" | "k" | "v">): void {
     const { normed, query, key, value } = this.workspace;
-    layer.q.forward(normed, query, tokens);
-    layer.k.forward(normed, key, tokens);
-    layer.v.forward(normed, value, tokens);
-    if (layer.qNorm) backend.rmsNorm(query, layer.qNorm, query, tokens * heads, headSize, epsilon);
-    if (layer.kNorm) backend.rmsNorm(key, layer.kNorm, key, tokens * kvHeads, headSize, epsilon);
+    layer.q.forward(normed, query, this.tokens);
+    layer.k.forward(normed, key, this.tokens);
+    layer.v.forward(normed, value, this.tokens);
   }
 
   /** attended = attention over the cache of the queries, keys and values of `normed`. */
   attend(
     layer: Pick<LayerWeights, "q" | "k" | "v" | "qNorm" | "kNorm">,
-    cache: LayerCache,
+    cache: AnyLayerCache,
     position: number,
     rope: Rope,
   ): void {
-    const { backend, tokens } = this;
-    const { heads, kvHeads, headSize } = this.config;
-    const { query, key, value, attended } = this.workspace;
+    const { tokens, workspace } = this;
     this.project(layer);
-    const turn = { ...rope, tokens, position, headSize };
-    backend.rope({ ...turn, x: query, heads });
-    backend.rope({ ...turn, x: key, heads: kvHeads });
-    const keyColumns = kvHeads * headSize;
-    backend.copy(key, 0, cache.keys, position * keyColumns, tokens * keyColumns);
-    backend.copy(value, 0, cache.values, position * keyColumns, tokens * keyColumns);
-    backend.attention({
-      query,
-      keys: cache.keys,
-      values: cache.values,
-      y: attended,
-      tokens,
-      position,
-      heads,
-      kvHeads,
-      headSize,
-      scale: 1 / Math.sqrt(headSize),
-      window: this.config.slidingWindow,
-    });
+    attendOver(this.backend, this.config, layer, workspace, { tokens, cache, position, rope });
   }
 
   /** gate = silu(gate(normed)) * up(normed) */
@@ -120,4 +97,47 @@ export class LayerSteps {
     linear.forward(x, projected, this.tokens);
     this.backend.add(hidden, projected, this.tokens * this.config.hiddenSize);
   }
+}
+
+/** attended = attention over the cache of the workspace's queries, keys and values, which the cache takes over. */
+export function attendOver(
+  backend: Backend,
+  config: ModelConfig,
+  layer: Pick<LayerWeights, "qNorm" | "kNorm">,
+  workspace: Workspace,
+  { tokens, cache, position, rope }: Omit<ForwardLayerOptions, "hidden">,
+): void {
+  const { heads, kvHeads, headSize, rmsNormEpsilon: epsilon } = config;
+  const { query, key } = workspace;
+  if (layer.qNorm) backend.rmsNorm(query, layer.qNorm, query, tokens * heads, headSize, epsilon);
+  if (layer.kNorm) backend.rmsNorm(key, layer.kNorm, key, tokens * kvHeads, headSize, epsilon);
+  const turn = { ...rope, tokens, position, headSize };
+  backend.rope({ ...turn, x: query, heads });
+  backend.rope({ ...turn, x: key, heads: kvHeads });
+  attendCached(backend, config, workspace, { tokens, cache, position });
+}
+
+/** The same of queries and keys that are normalised and turned by their positions. */
+export function attendCached(
+  backend: Backend,
+  config: ModelConfig,
+  { query, key, value, attended }: Pick<Workspace, "query" | "key" | "value" | "attended">,
+  { tokens, cache, position }: Pick<ForwardLayerOptions, "tokens" | "cache" | "position">,
+): void {
+  const { heads, kvHeads, headSize } = config;
+  storeInCache(backend, config, cache, { key, value }, position, tokens);
+  backend.attention({
+    query,
+    keys: cache.keys,
+    values: cache.values,
+    packed: cache.format === "f32" ? undefined : cache.format,
+    y: attended,
+    tokens,
+    position,
+    heads,
+    kvHeads,
+    headSize,
+    scale: 1 / Math.sqrt(headSize),
+    window: config.slidingWindow,
+  });
 }

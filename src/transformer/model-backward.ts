@@ -9,6 +9,7 @@ import type { DenseLinear, LinearGradient } from "../compute/linear.js";
 import type { TrainingBackend } from "../compute/training.js";
 import { throwIfAborted } from "../errors.js";
 import { allocateTogether, type BufferGroup } from "./buffers.js";
+import { allocateCache, type LayerCache } from "./kv-cache.js";
 import { forwardLayer } from "./layer.js";
 import {
   activationFloats,
@@ -18,7 +19,7 @@ import {
   type TrainableLayer,
 } from "./layer-backward.js";
 import { type Rope, uploadRope } from "./rope.js";
-import { allocateCache, allocateWorkspace, type LayerCache, type Workspace } from "./workspace.js";
+import { allocateWorkspace, type Workspace } from "./workspace.js";
 
 /** What gradients are taken of. Gradients are added to the buffers it names; what is absent is not trained. */
 export interface TrainableModel {
@@ -53,7 +54,9 @@ export interface HeadChunk {
   /** Position of the first row. */
   readonly from: number;
   readonly tokens: number;
-  /** [tokens, vocabularySize]: to be overwritten by the loss's gradient. */
+  /** Of the vocabulary. */
+  readonly columns: number;
+  /** [tokens, columns]: to be overwritten by the loss's gradient. */
   readonly logits: Buffer;
 }
 
@@ -62,6 +65,8 @@ export interface BackwardOptions {
   readonly windows: readonly Int32Array[];
   /** Overwrites a chunk's logits with the gradient of the loss that is minimised. */
   readonly loss: (chunk: HeadChunk) => void | Promise<void>;
+  /** For each window the first position that has a loss; those before go through no head. Default: 0. */
+  readonly starts?: readonly number[] | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -150,13 +155,13 @@ export class ModelBackward {
   }
 
   /** Adds the gradients of the loss over `windows` to the model's. */
-  async run(model: TrainableModel, { windows, loss, signal }: BackwardOptions): Promise<void> {
+  async run(model: TrainableModel, { windows, loss, starts, signal }: BackwardOptions): Promise<void> {
     this.#activations ??= this.#allocateActivations();
     const activations = this.#activations;
     await this.#forward(model, windows, activations.kept ? activations : undefined, signal);
     for (const [w, ids] of windows.entries()) {
       throwIfAborted(signal);
-      await this.#head(model, w, ids.length, loss);
+      await this.#head(model, w, { start: starts?.[w] ?? 0, tokens: ids.length, loss });
     }
     for (let index = model.config.layers - 1; index >= 0; index--) {
       await turn(signal);
@@ -256,16 +261,24 @@ export class ModelBackward {
     return this.#logits;
   }
 
-  /** After `forward`: the logits of a window, chunk by chunk; `use` may overwrite them. */
+  /** After `forward`: the logits of a window's positions from `start`, chunk by chunk; `use` may overwrite them. */
   async chunks(
     model: TrainableModel,
     window: number,
     length: number,
     use: (chunk: HeadChunk) => void | Promise<void>,
+    start = 0,
   ): Promise<void> {
-    for (let from = 0; from < length; from += this.#headTokens) {
+    if (start > 0) this.#normaliseFinal(model, window, length);
+    for (let from = start; from < length; from += this.#headTokens) {
       const tokens = Math.min(this.#headTokens, length - from);
-      await use({ window, from, tokens, logits: this.logits(model, window, length, from, tokens) });
+      await use({
+        window,
+        from,
+        tokens,
+        columns: this.#config.vocabularySize,
+        logits: this.logits(model, window, length, from, tokens),
+      });
     }
   }
 
@@ -289,13 +302,17 @@ export class ModelBackward {
   async #head(
     model: TrainableModel,
     window: number,
-    tokens: number,
-    loss: BackwardOptions["loss"],
+    {
+      start,
+      tokens,
+      loss,
+    }: Pick<BackwardOptions, "loss"> & { readonly start: number; readonly tokens: number },
   ): Promise<void> {
     const { layers, hiddenSize: columns, rmsNormEpsilon: epsilon } = this.#config;
     const tied = model.head === model.embedding;
     const gradient = tied ? model.gradient.embedding : model.gradient.head;
-    await this.chunks(model, window, tokens, async (chunk) => {
+    this.#training.zero(this.#dNormed, start * columns);
+    const backward = async (chunk: HeadChunk) => {
       const { from, tokens: count } = chunk;
       let y: Buffer | undefined;
       if (gradient?.rowFactor) {
@@ -313,7 +330,8 @@ export class ModelBackward {
         gradient,
       });
       this.#backend.copy(this.#dHeadInput, 0, this.#dNormed, from * columns, count * columns);
-    });
+    };
+    await this.chunks(model, window, tokens, backward, start);
     const dHidden = this.#dHidden[window];
     this.#training.zero(dHidden, tokens * columns);
     this.#training.rmsNormBackward({

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { ReferenceBackend } from "../compute/reference/backend.js";
+import { WasmBackend } from "../compute/wasm/backend.js";
 import { InputError } from "../errors.js";
+import type { CacheFormat } from "./kv-cache.js";
 import { TransformerSession } from "./session.js";
 import {
   largestDifference,
@@ -104,4 +106,61 @@ test("a forward that begins before the last one has finished is a programming er
   await assert.rejects(session.forward(Int32Array.of(2)), /before the previous call had finished/);
   await first;
   session.free();
+});
+
+for (const format of ["f32", "f16"] as const)
+  for (const scaling of [null, { type: "linear", factor: 4 } as const])
+    test(`a shift is a new run without the forgotten tokens: ${format}, scaling ${scaling?.type}`, async () => {
+      // In one layer keys and values depend on their own token alone, so there the shift is exact.
+      const shallow = tinyConfig({ layers: 1, ropeScaling: scaling });
+      const one = await loadDenseWeights(backend, memoryCheckpoint(shallow, randomTensors(shallow)));
+      const ids = randomIds(60, shallow.vocabularySize);
+      const [keep, discard] = [4, 17];
+      const session = new TransformerSession(backend, one, 60, { cache: format });
+      await session.forward(ids.subarray(0, 50));
+      session.shift(keep, discard);
+      assert.equal(session.position, 50 - discard);
+      const shifted = await session.forward(ids.subarray(50), { logits: "all" });
+      session.free();
+      const fresh = new TransformerSession(backend, one, 60, { cache: format });
+      await fresh.forward(Int32Array.of(...ids.subarray(0, keep), ...ids.subarray(keep + discard, 50)));
+      const expected = await fresh.forward(ids.subarray(50), { logits: "all" });
+      fresh.free();
+      const difference = largestDifference(shifted, expected);
+      assert.ok(difference < (format === "f32" ? 2e-5 : 0.02), `logits differ by ${difference}`);
+    });
+
+test("shifts out of range are refused", async () => {
+  const session = new TransformerSession(backend, weights, 8);
+  await session.forward(Int32Array.of(1, 2, 3));
+  for (const [keep, discard] of [
+    [2, 2],
+    [-1, 1],
+    [0, 0.5],
+  ])
+    assert.throws(() => session.shift(keep, discard), /cannot discard .* the session holds 3/);
+  session.free();
+});
+
+test("packed caches take the memory that they promise, and give it back", async () => {
+  const wasm = await WasmBackend.create({ threads: 1 });
+  const deep = tinyConfig({ layers: 8 });
+  const model = await loadDenseWeights(wasm, memoryCheckpoint(deep, randomTensors(deep)));
+  const held = wasm.runtime.bytesInUse;
+  const bytes = (format: CacheFormat) => {
+    const [short, long] = [100, 600].map((capacity) => {
+      const session = new TransformerSession(wasm, model, capacity, { cache: format });
+      const bytes = wasm.runtime.bytesInUse;
+      session.free();
+      return bytes;
+    });
+    return long - short;
+  };
+  const halves = bytes("f32") - bytes("f16");
+  // 16-bit keys and values: 2 bytes less for 2 numbers a head, layer and token.
+  const expected = 500 * 8 * deep.kvHeads * deep.headSize * 2 * 2;
+  assert.ok(Math.abs(halves / expected - 1) < 0.02, `${halves} bytes, not ${expected}`);
+  assert.ok(bytes("int8") < bytes("f16"));
+  assert.equal(wasm.runtime.bytesInUse, held);
+  await wasm.close();
 });

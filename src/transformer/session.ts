@@ -7,15 +7,24 @@ import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend } from "../compute/backend.js";
 import { InputError } from "../errors.js";
 import { allocateTogether, type BufferGroup } from "./buffers.js";
+import { type AnyLayerCache, allocateCacheIn, type CacheFormat, shiftCaches } from "./kv-cache.js";
 import { forwardLayer } from "./layer.js";
-import { SessionScratch } from "./scratch.js";
+import { type Decoding, SessionScratch } from "./scratch.js";
 import type { ModelWeights } from "./weights.js";
-import { allocateCache, type LayerCache } from "./workspace.js";
+
+export interface SessionOptions {
+  /** How keys and values are stored. Default f32. */
+  readonly cache?: CacheFormat | undefined;
+  /** Default exact. */
+  readonly decoding?: Decoding | undefined;
+  /** Of sessions that take turns, with its decoding. Default: the session's own. */
+  readonly scratch?: SessionScratch | undefined;
+}
 
 export class TransformerSession {
   readonly capacity: number;
   /** Keys and values by layer, of positions 0 .. position - 1. */
-  readonly caches: readonly LayerCache[];
+  readonly caches: readonly AnyLayerCache[];
   readonly #backend: Backend;
   readonly #config: ModelConfig;
   readonly #weights: ModelWeights;
@@ -24,11 +33,13 @@ export class TransformerSession {
   readonly #ownsScratch: boolean;
   #position = 0;
 
-  /**
-   * `capacity` in tokens, 1 … config.contextLength. InputError otherwise, or when memory does not suffice.
-   * `scratch` for sessions that take turns; default: its own.
-   */
-  constructor(backend: Backend, weights: ModelWeights, capacity: number, scratch?: SessionScratch) {
+  /** `capacity` in tokens, 1 … config.contextLength. InputError otherwise, or when memory does not suffice. */
+  constructor(
+    backend: Backend,
+    weights: ModelWeights,
+    capacity: number,
+    { cache = "f32", decoding, scratch }: SessionOptions = {},
+  ) {
     const { config } = weights;
     if (!Number.isSafeInteger(capacity) || capacity < 1 || capacity > config.contextLength)
       throw new InputError(
@@ -38,17 +49,17 @@ export class TransformerSession {
     this.#backend = backend;
     this.#config = config;
     this.#weights = weights;
+    const allocated = allocateTogether(backend, (buffers) => ({
+      buffers,
+      caches: weights.layers.map(() => allocateCacheIn(cache, buffers, config, capacity)),
+    }));
+    this.#buffers = allocated.buffers;
+    this.caches = allocated.caches;
     this.#ownsScratch = scratch === undefined;
-    this.#scratch = scratch ?? new SessionScratch(backend, config, { capacity });
     try {
-      const allocated = allocateTogether(backend, (buffers) => ({
-        buffers,
-        caches: weights.layers.map(() => allocateCache(buffers, config, capacity)),
-      }));
-      this.#buffers = allocated.buffers;
-      this.caches = allocated.caches;
+      this.#scratch = scratch ?? new SessionScratch(backend, weights, { capacity, decoding });
     } catch (error) {
-      if (this.#ownsScratch) this.#scratch.free();
+      this.#buffers.free();
       throw error;
     }
   }
@@ -72,17 +83,15 @@ export class TransformerSession {
     const chunk = scratch.workspace.maxTokens;
     scratch.busy = true;
     try {
-      const result = new Float32Array(all ? ids.length * vocabulary : vocabulary);
-      for (let from = 0; from < ids.length; from += chunk) {
+      const result = new Float32Array(all ? ids.length * vocabulary : 0);
+      for (let from = 0; ; from += chunk) {
         // A chunk may compute for seconds: let timers, signals and other sessions have their turn in between.
         if (from > 0) await new Promise((resolve) => setTimeout(resolve));
         const tokens = Math.min(chunk, ids.length - from);
         this.#forwardLayers(ids.subarray(from, from + tokens));
-        if (all) await scratch.readLogits(this.#weights, 0, tokens, result.subarray(from * vocabulary));
-        else if (from + tokens === ids.length)
-          await scratch.readLogits(this.#weights, tokens - 1, tokens, result);
+        if (all) await scratch.readLogits(tokens, result.subarray(from * vocabulary));
+        if (from + tokens === ids.length) return all ? result : await scratch.lastLogits(tokens - 1);
       }
-      return result;
     } finally {
       scratch.busy = false;
     }
@@ -100,6 +109,32 @@ export class TransformerSession {
         `cannot truncate to position ${position}: the session holds ${this.#position} tokens`,
       );
     this.#position = position;
+  }
+
+  /**
+   * Forgets `discard` tokens from position `keep` on; those after them move to their place, as if they had
+   * followed the first `keep` at once. What they had seen of the forgotten ones stays in their values
+   * (StreamingLLM, arXiv 2309.17453, section 3.2).
+   */
+  shift(keep: number, discard: number): void {
+    const whole = Number.isSafeInteger(keep) && Number.isSafeInteger(discard) && keep >= 0 && discard >= 0;
+    if (!whole || keep + discard > this.#position)
+      throw new InputError(
+        `cannot discard ${discard} tokens after the first ${keep}: the session holds ${this.#position}`,
+      );
+    if (discard === 0) return;
+    if (this.#scratch.busy) throw new Error("shift was called before forward had finished");
+    shiftCaches({
+      backend: this.#backend,
+      config: this.#config,
+      caches: this.caches,
+      scratch: this.#scratch.workspace,
+      chunk: this.#scratch.workspace.maxTokens,
+      from: keep + discard,
+      by: discard,
+      length: this.#position,
+    });
+    this.#position -= discard;
   }
 
   /** Gives the memory back; the session is not used afterwards. */
@@ -128,13 +163,18 @@ export class TransformerSession {
     const { workspace, hidden, rope } = this.#scratch;
     this.#weights.embedding.gather(ids, hidden);
     this.#weights.layers.forEach((layer, i) => {
-      forwardLayer(this.#backend, this.#config, layer, workspace, {
-        hidden,
-        cache: this.caches[i],
-        tokens: ids.length,
-        position: this.#position,
-        rope,
-      });
+      const cache = this.caches[i];
+      const position = this.#position;
+      const token = ids.length === 1 ? this.#scratch.tokenLayers[i] : undefined;
+      if (token) token.forward({ cache, position, rope });
+      else
+        forwardLayer(this.#backend, this.#config, layer, workspace, {
+          hidden,
+          cache,
+          tokens: ids.length,
+          position,
+          rope,
+        });
     });
     this.#position += ids.length;
   }

@@ -153,14 +153,15 @@ export async function loadWeights(
       inputs: config.hiddenSize,
       bias: false,
     });
+    // In the order of the folder's files, which may be arriving.
     const embedding = await owned.linear(matrix(EMBEDDING_NAME));
-    const head = config.tiedEmbeddings ? embedding : await owned.linear(matrix(HEAD_NAME));
-    const finalNorm = await owned.vector("model.norm.weight");
     const layers: LayerWeights[] = [];
     for (let index = 0; index < config.layers; index++) {
       step(index + 1);
       layers.push(await readLayer(owned, config, index));
     }
+    const finalNorm = await owned.vector("model.norm.weight");
+    const head = config.tiedEmbeddings ? embedding : await owned.linear(matrix(HEAD_NAME));
     step(total);
     return { config, embedding, layers, finalNorm, head };
   } catch (error) {
@@ -193,9 +194,9 @@ async function readLayer(source: Owned, config: ModelConfig, index: number): Pro
     q: await source.linear(specs.q),
     k: await source.linear(specs.k),
     v: await source.linear(specs.v),
-    o: await source.linear(specs.o),
     ...(norms.qNorm && { qNorm: await source.vector(norms.qNorm) }),
     ...(norms.kNorm && { kNorm: await source.vector(norms.kNorm) }),
+    o: await source.linear(specs.o),
     postAttentionNorm: await source.vector(norms.postAttentionNorm),
     gate: await source.linear(specs.gate),
     up: await source.linear(specs.up),

@@ -22,12 +22,6 @@ export interface Workspace {
   readonly up: Buffer;
 }
 
-/** Keys and values of one layer, [capacity, kvHeads * headSize] each. */
-export interface LayerCache {
-  readonly keys: Buffer;
-  readonly values: Buffer;
-}
-
 /** A workspace for `maxTokens` tokens, its buffers in `group`. */
 export function allocateWorkspace(group: BufferGroup, config: ModelConfig, maxTokens: number): Workspace {
   const rows = (columns: number) => group.allocate(maxTokens * columns);
@@ -44,10 +38,4 @@ export function allocateWorkspace(group: BufferGroup, config: ModelConfig, maxTo
     gate: rows(config.intermediateSize),
     up: rows(config.intermediateSize),
   };
-}
-
-/** An empty cache of `capacity` positions, its buffers in `group`. */
-export function allocateCache(group: BufferGroup, config: ModelConfig, capacity: number): LayerCache {
-  const length = capacity * config.kvHeads * config.headSize;
-  return { keys: group.allocate(length), values: group.allocate(length) };
 }

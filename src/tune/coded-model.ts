@@ -45,9 +45,11 @@ interface TrainableNorm {
   readonly gradient: Buffer;
 }
 
+type DenseLayer = TrainableLayer & { readonly [K in LayerLinear]: DenseLinear };
+
 interface LayerParts {
   readonly linears: Readonly<Record<LayerLinear, TrainableCoded>>;
-  readonly layer: TrainableLayer;
+  readonly layer: DenseLayer;
   readonly norms: Readonly<Record<string, TrainableNorm>>;
   readonly biases: { readonly [K in LayerLinear]?: Float32Array | undefined };
 }
@@ -305,7 +307,7 @@ async function readParts(backend: WasmBackend, folder: PocketFolder, residentByt
       dense[kind] = new DenseLinear(backend, outputs, inputs, own[kind], biases[kind]);
     }
     const buffers = Object.fromEntries(Object.entries(norms).map(([key, { value }]) => [key, value]));
-    layers.push({ linears, norms, biases, layer: { ...buffers, ...dense } as TrainableLayer });
+    layers.push({ linears, norms, biases, layer: { ...buffers, ...dense } as unknown as DenseLayer });
   }
   const final = await norm("model.norm.weight");
   const head = config.tiedEmbeddings ? null : await coded(HEAD_NAME);

@@ -1,15 +1,12 @@
-/**
- * One step of distillation: a batch through teacher and student, the divergence of their predictions over the
- * whole vocabulary, gradients, and Adam (Hinton et al. 2015, arXiv 1503.02531, at temperature 1).
- */
-import type { Buffer } from "../compute/backend.js";
+/** One step of distillation into scales, tables and norms: a batch through teacher and student, and Adam. */
 import type { TrainingBackend } from "../compute/training.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";
 import type { TrainingExample } from "../training/data.js";
 import type { StateTensor } from "../training/state.js";
 import { clipping, type StepResult, type Trainee } from "../training/trainer.js";
-import { type HeadChunk, ModelBackward } from "../transformer/model-backward.js";
+import { ModelBackward } from "../transformer/model-backward.js";
 import type { CodedModel } from "./coded-model.js";
+import { Divergence } from "./divergence.js";
 import type { OriginalModel } from "./original.js";
 import { Adam } from "./parameter.js";
 
@@ -18,13 +15,9 @@ export const TABLES_EVERY = 4;
 
 export class Distiller implements Trainee {
   readonly adam: Adam;
-  readonly #backend: WasmBackend;
-  readonly #training: TrainingBackend;
-  readonly #teacher: OriginalModel;
   readonly #student: CodedModel;
-  readonly #teacherPass: ModelBackward;
   readonly #studentPass: ModelBackward;
-  readonly #losses: Buffer;
+  readonly #divergence: Divergence;
 
   constructor(
     backend: WasmBackend,
@@ -33,13 +26,9 @@ export class Distiller implements Trainee {
     student: CodedModel,
     { windows, context }: { readonly windows: number; readonly context: number },
   ) {
-    this.#backend = backend;
-    this.#training = training;
-    this.#teacher = teacher;
     this.#student = student;
-    this.#teacherPass = new ModelBackward(backend, training, teacher.config, 1, context);
     this.#studentPass = new ModelBackward(backend, training, student.config, windows, context);
-    this.#losses = backend.allocate(context);
+    this.#divergence = new Divergence(backend, training, teacher, context);
     this.adam = new Adam(student.parameters);
   }
 
@@ -81,48 +70,31 @@ export class Distiller implements Trainee {
   ): Promise<StepResult> {
     const windows = batch.map(({ ids }) => ids);
     const positions = windows.reduce((sum, ids) => sum + ids.length, 0);
-    const sum = { loss: 0 };
+    let sum = 0;
     this.#student.update(tables);
     await this.#studentPass.run(this.#student, {
       windows,
-      loss: (chunk) => this.#compare(chunk, windows[chunk.window], 1 / positions, sum),
+      loss: async (chunk) => {
+        sum += await this.#divergence.loss(chunk, batch[chunk.window], 1 / positions);
+      },
       signal,
     });
     await this.#student.finishGradients();
-    return { loss: sum.loss / positions, gradientNorm: this.adam.gradientNorm() };
+    return { loss: sum / positions, gradientNorm: this.adam.gradientNorm() };
   }
 
   async measure(examples: readonly TrainingExample[], signal?: AbortSignal | undefined): Promise<number> {
     this.#student.update(false);
-    const sum = { loss: 0 };
+    let sum = 0;
     let positions = 0;
-    for (const { ids } of examples) {
+    for (const example of examples) {
+      const { ids } = example;
       await this.#studentPass.forward(this.#student, [ids], signal);
-      await this.#studentPass.chunks(this.#student, 0, ids.length, (chunk) =>
-        this.#compare(chunk, ids, 1, sum),
-      );
+      await this.#studentPass.chunks(this.#student, 0, ids.length, async (chunk) => {
+        sum += await this.#divergence.loss(chunk, example, 1);
+      });
       positions += ids.length;
     }
-    return sum.loss / positions;
-  }
-
-  free(): void {
-    this.#teacherPass.free();
-    this.#studentPass.free();
-    this.#backend.free(this.#losses);
-  }
-
-  async #compare(
-    { from, tokens, logits }: HeadChunk,
-    ids: Int32Array,
-    scale: number,
-    sum: { loss: number },
-  ): Promise<void> {
-    if (from === 0) await this.#teacherPass.forward(this.#teacher, [ids]);
-    const reference = this.#teacherPass.logits(this.#teacher, 0, ids.length, from, tokens);
-    const columns = this.#student.config.vocabularySize;
-    const loss = this.#losses;
-    this.#training.divergence({ reference, logits, loss, rows: tokens, columns, scale });
-    for (const value of await this.#backend.read(loss, 0, tokens)) sum.loss += value;
+    return sum / positions;
   }
 }

@@ -1,2 +1,3 @@
 /** Training on compressed models. */
-export { stateFolder, type TuneOptions, type TuneReport, tune } from "./tune.js";
+export type { TuneOptions, TuneReport } from "./options.js";
+export { stateFolder, tune } from "./tune.js";

@@ -19,7 +19,8 @@ const RESIDENT_BYTES = 1.5 * 2 ** 30;
 export class OriginalModel implements TrainableModel {
   readonly gradient = {};
   readonly #layers: (LayerWeights | undefined)[];
-  readonly #resident: boolean;
+  /** Layers stay once they are read. */
+  readonly resident: boolean;
 
   static async open(backend: Backend, checkpoint: Checkpoint): Promise<OriginalModel> {
     const { config } = checkpoint;
@@ -44,7 +45,7 @@ export class OriginalModel implements TrainableModel {
     readonly finalNorm: Buffer,
   ) {
     this.#layers = new Array(checkpoint.config.layers).fill(undefined);
-    this.#resident = 2 * checkpoint.bytes16 <= RESIDENT_BYTES;
+    this.resident = 2 * checkpoint.bytes16 <= RESIDENT_BYTES;
   }
 
   get config() {
@@ -59,7 +60,7 @@ export class OriginalModel implements TrainableModel {
   }
 
   async closeLayer(index: number): Promise<void> {
-    if (!this.#resident) this.#free(index);
+    if (!this.resident) this.#free(index);
   }
 
   free(): void {

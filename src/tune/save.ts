@@ -1,11 +1,11 @@
 /** A tuned model written as a PocketLLM folder: everything of the folder it came from, with trained numbers. */
 import { createHash } from "node:crypto";
 import type { PocketFolder } from "../container/folder.js";
-import { codedEntries, type JsonObject, type Provenance } from "../container/manifest.js";
+import { codedEntries, type JsonObject } from "../container/manifest.js";
 import { FolderWriter } from "../container/writer.js";
 import type { OnProgress } from "../progress.js";
-import { TOOL, VERSION } from "../version.js";
 import type { CodedModel } from "./coded-model.js";
+import { tunedProvenance } from "./run.js";
 
 export interface SaveOptions {
   readonly out: string;
@@ -20,13 +20,7 @@ export interface SaveOptions {
 /** Returns the bytes of the weight files. */
 export async function saveTuned(options: SaveOptions): Promise<number> {
   const { out, folder, model, tuning, signal, onProgress } = options;
-  const { provenance: before } = folder.manifest;
-  const provenance: Provenance = {
-    ...before,
-    tool: TOOL,
-    toolVersion: VERSION,
-    options: { ...before.options, tuning },
-  };
+  const provenance = tunedProvenance(folder, tuning);
   const writer = await FolderWriter.open(out, {
     resume: true,
     fingerprint: createHash("sha256").update(JSON.stringify(provenance)).digest("hex"),

@@ -1,65 +1,24 @@
 /**
- * `tune`: a PocketLLM folder becomes a better one of the same size. Its row scales, tables and norms are
- * trained so that it predicts what the original model predicts; codes stay. What is being done is kept beside
- * the output (`<out>.tuning/`), so a run that was killed goes on and ends with the same bytes.
+ * `tune`: a PocketLLM folder becomes a better one, by training its own small numbers or an adapter for it. What is
+ * being done is kept beside the output (`<out>.tuning/`), so a run that was killed goes on and ends with the same
+ * bytes.
  */
 import { rm } from "node:fs/promises";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { createBackend, type WasmBackend } from "../compute/index.js";
-import { WasmTraining } from "../compute/wasm/training.js";
-import { exists, sha256 } from "../container/disk.js";
+import { exists } from "../container/disk.js";
 import type { PocketFolder } from "../container/folder.js";
-import { describeFiles } from "../container/input-files.js";
-import type { JsonObject } from "../container/manifest.js";
 import { openFolder } from "../container/reader.js";
 import { FolderWriter } from "../container/writer.js";
-import { InputError, UsageError } from "../errors.js";
-import { checkWhole } from "../options.js";
-import { decidedSteps, stepsWithin } from "../training/budget.js";
+import { InputError } from "../errors.js";
 import type { TrainingSet } from "../training/data.js";
-import { type RunOptions, refuseUnfinished, resolveRun, trainingWindows } from "../training/options.js";
-import { MEASUREMENTS, measuredExamples, runTraining } from "../training/trainer.js";
-import { CodedModel } from "./coded-model.js";
-import { Distiller, TABLES_EVERY } from "./distiller.js";
+import { refuseUnfinished, trainingData } from "../training/options.js";
+import { adapt } from "./adapt.js";
+import { distil } from "./distil.js";
+import { type ResultOptions, resolveTuning, type TuneOptions, type TuneReport } from "./options.js";
 import { OriginalModel } from "./original.js";
-import { saveTuned } from "./save.js";
-
-/** Text to learn on; a batch is 1 window by default, the learning rate .005 of the size of what is trained. */
-export interface TuneOptions extends RunOptions {
-  /** The PocketLLM folder to tune. */
-  readonly folder: string;
-  /** The model it was made from: the teacher. */
-  readonly original: string;
-  /** Tokens to train on, each seen once while the data lasts. Default 65536, or what `timeBudget` allows. */
-  readonly tokens?: number | undefined;
-  /**
-   * Seconds for everything but writing the result, instead of `tokens`: how many fit is measured before training.
-   * Two runs may so end with different bytes; a run and its resumption do not.
-   */
-  readonly timeBudget?: number | undefined;
-}
-
-export interface TuneReport {
-  readonly weightBytes: number;
-  readonly ratio: number;
-  readonly steps: number;
-  readonly tokens: number;
-  /** Divergence from the original on held-out text, nats a token. */
-  readonly heldOutBefore: number;
-  readonly heldOutAfter: number;
-  readonly tokensPerSecond: number;
-  readonly seconds: number;
-}
-
-/** Options that change the result, with their defaults. */
-interface ResultOptions extends JsonObject {
-  readonly tokens: number;
-  readonly context: number;
-  readonly batch: number;
-  readonly learningRate: number;
-  readonly seed: number;
-}
+import { selfData } from "./self-data.js";
 
 /** Where an unfinished run to `out` keeps its state. */
 export function stateFolder(out: string): string {
@@ -74,129 +33,72 @@ export async function tune(options: TuneOptions): Promise<TuneReport> {
   await refuseUnfinished(state, options.resume);
   const folder = await openFolder(options.folder);
   try {
-    const checkpoint = await openCheckpoint(options.original);
+    if (folder.manifest.adapter)
+      throw new InputError(`${folder.name} has an adapter already: tune the folder that it was made from`);
+    const result = resolveTuning(options, folder.config);
+    const { original } = options;
+    const checkpoint = original === undefined ? undefined : await openCheckpoint(original);
     try {
-      const result = resolve(options, folder.config.contextLength);
-      const set = await trainingSet(folder, checkpoint, options, result);
+      if (checkpoint) checkVocabulary(folder, checkpoint);
+      // Bad text is found before anything is decoded or written.
+      const text = result.selfData === undefined ? await readText(folder, options, result) : undefined;
       const backend = await createBackend({ threads: options.threads });
       try {
-        const parts = { options, result, folder, checkpoint, set, backend, state, started };
-        const report = await trainAndSave(parts);
+        const report = await train({ options, result, folder, checkpoint, text, backend, state, started });
         await rm(state, { recursive: true, force: true });
         return { ...report, seconds: (performance.now() - started) / 1000 };
       } finally {
         await backend.close();
       }
     } finally {
-      await checkpoint.close();
+      await checkpoint?.close();
     }
   } finally {
     await folder.close();
   }
 }
 
-function resolve(options: TuneOptions, contextLength: number): ResultOptions {
-  const run = resolveRun(options, contextLength, { batch: 1, learningRate: 0.005 });
-  const { tokens = 65536, timeBudget } = options;
-  checkWhole("tokens", tokens, run.context * run.batch, 2 ** 40);
-  if (timeBudget !== undefined && options.tokens !== undefined)
-    throw new UsageError("give tokens or a time budget, not both");
-  return { tokens, ...run };
+/** Windows to distil on; instructions are examples of their own where an adapter learns to answer them. */
+function readText(folder: PocketFolder, options: TuneOptions, result: ResultOptions): Promise<TrainingSet> {
+  const { name, config } = folder;
+  const packing = options.original === undefined ? "mixed" : "windows";
+  const model = { name, vocabularySize: config.vocabularySize };
+  return folder
+    .tokenizer()
+    .then((tokenizer) => trainingData({ ...model, tokenizer }, options, result, packing));
 }
 
-/** The data, tokenised; refuses an original that is not the folder's. */
-async function trainingSet(
-  folder: PocketFolder,
-  checkpoint: Checkpoint,
-  options: TuneOptions,
-  result: ResultOptions,
-): Promise<TrainingSet> {
-  const own = folder.config;
-  const theirs = checkpoint.config;
-  if (own.vocabularySize !== theirs.vocabularySize)
+function checkVocabulary(folder: PocketFolder, checkpoint: Checkpoint): void {
+  const own = folder.config.vocabularySize;
+  const theirs = checkpoint.config.vocabularySize;
+  if (own !== theirs)
     throw new InputError(
-      `the original has a vocabulary of ${theirs.vocabularySize} tokens, the folder of ${own.vocabularySize}: give the model that was compressed`,
+      `the original has a vocabulary of ${theirs} tokens, the folder of ${own}: give the model that was compressed`,
     );
-  const { name } = folder;
-  const { vocabularySize } = own;
-  return await trainingWindows(
-    { name, vocabularySize, tokenizer: await folder.tokenizer() },
-    options,
-    result,
-  );
 }
 
-interface RunParts {
+interface Opened {
   readonly options: TuneOptions;
   readonly result: ResultOptions;
   readonly folder: PocketFolder;
-  readonly checkpoint: Checkpoint;
-  readonly set: TrainingSet;
+  readonly checkpoint: Checkpoint | undefined;
+  /** Undefined where the original is to write it. */
+  readonly text: TrainingSet | undefined;
   readonly backend: WasmBackend;
-  /** The folder of the unfinished run. */
   readonly state: string;
-  /** When the run began, in milliseconds. */
   readonly started: number;
 }
 
-async function trainAndSave(parts: RunParts): Promise<Omit<TuneReport, "seconds">> {
-  const { options, folder, checkpoint, set, backend, state } = parts;
-  const { signal, onProgress, log, resume = false } = options;
-  const { context, batch, learningRate, seed } = parts.result;
-  const training = new WasmTraining(backend);
-  const model = await CodedModel.open(backend, training, folder);
-  const teacher = await OriginalModel.open(backend, checkpoint);
-  const distiller = new Distiller(backend, training, teacher, model, { windows: batch, context });
-  const steps = await stepsOf(parts, distiller);
-  const result = { ...parts.result, tokens: steps * context * batch };
-  // Spread: an interface is no JsonObject.
-  const data = (await describeFiles(options.data)).map((file) => ({ ...file }));
-  const { arithmetic } = backend.runtime;
-  const tuning = { method: "distill", ...result, arithmetic, examples: set.fingerprint, data };
-  const files = [...folder.manifest.files].map(([name, { sha256 }]) => `${name} ${sha256}`).join("\n");
-  const identity = {
-    model: sha256(files),
-    options: sha256(JSON.stringify(tuning)),
+async function train({ checkpoint, text, ...rest }: Opened): Promise<Omit<TuneReport, "seconds">> {
+  const { result, folder, backend, options, state } = rest;
+  const teacher = checkpoint && (await OriginalModel.open(backend, checkpoint));
+  const written = async () => {
+    const { signal, onProgress } = options;
+    const tokenizer = await folder.tokenizer();
+    return await selfData({ backend, teacher: teacher!, tokenizer, result, state, signal, onProgress });
   };
-  const trained = await runTraining(distiller, {
-    ...{ set, steps, batch, learningRate, seed, folder: state, identity, resume, log },
-    ...{ stage: "distilling", signal, onProgress },
-  });
-  const weightBytes = await saveTuned({ out: options.out, folder, model, tuning, signal, onProgress });
-  return {
-    weightBytes,
-    ratio: folder.bytes16 / weightBytes,
-    steps: trained.steps,
-    tokens: trained.steps * context * batch,
-    heldOutBefore: trained.before,
-    heldOutAfter: trained.after,
-    tokensPerSecond: trained.tokensPerSecond,
-  };
-}
-
-/** The steps of the run: for the tokens asked for, or as many as fit the time budget. */
-async function stepsOf(parts: RunParts, distiller: Distiller): Promise<number> {
-  const { options, result, set, state, started } = parts;
-  const { timeBudget, signal } = options;
-  const { tokens, context, batch } = result;
-  if (timeBudget === undefined) return Math.floor(tokens / (context * batch));
-  return await decidedSteps(state, options.resume ?? false, async () => {
-    options.onProgress?.({ stage: "measuring the pace", done: 0, total: 1 });
-    const examples = Array.from({ length: batch }, (_, i) => set.training[i % set.training.length]);
-    const timed = async (run: () => Promise<unknown>) => {
-      const begun = performance.now();
-      await run();
-      return (performance.now() - begun) / 1000;
-    };
-    // The first reads the teacher's layers, and allocates.
-    await distiller.gradients(examples, true, signal);
-    const tables = await timed(() => distiller.gradients(examples, true, signal));
-    const plain = await timed(() => distiller.gradients(examples, false, signal));
-    const measuring = await timed(() => distiller.measure(measuredExamples(set), signal));
-    const passed = (performance.now() - started) / 1000;
-    return stepsWithin(timeBudget, {
-      secondsPerStep: plain + (tables - plain) / TABLES_EVERY,
-      secondsBeside: passed + (MEASUREMENTS + 1) * measuring,
-    });
-  });
+  const run = { ...rest, set: text ?? (await written()) };
+  if (result.adapter) return await adapt({ ...run, adapter: result.adapter, teacher });
+  // Without an adapter there is an original: resolveTuning refuses all else.
+  return await distil({ ...run, teacher: teacher! });
 }

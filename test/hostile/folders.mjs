@@ -7,7 +7,7 @@ import { readdirSync } from "node:fs";
 import { cp, mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { writeTinyFolder } from "../../dist/container/tiny-folder.test.util.js";
+import { writeTinyAdapted, writeTinyFolder } from "../../dist/container/tiny-folder.test.util.js";
 
 const MANIFEST = "pocketllm.json";
 const Q = "model.layers.0.self_attn.q_proj";
@@ -25,15 +25,23 @@ export async function makeHostileFolders(dir) {
   const valid = join(dir, "valid");
   await rm(valid, { recursive: true, force: true });
   await writeTinyFolder({ out: valid, shardBytes: 6000 });
+  const adapted = join(dir, "adapted");
+  await rm(adapted, { recursive: true, force: true });
+  await writeTinyAdapted(valid, adapted);
   const cases = [];
-  for (const [name, expect, attack, when = "open"] of ATTACKS) {
-    const path = join(dir, name);
-    await rm(path, { recursive: true, force: true });
-    await cp(valid, path, { recursive: true });
-    await attack(path);
-    cases.push({ name, path, expect, when });
+  for (const [base, attacks] of [
+    [valid, ATTACKS],
+    [adapted, ADAPTER_ATTACKS],
+  ]) {
+    for (const [name, expect, attack, when = "open"] of attacks) {
+      const path = join(dir, name);
+      await rm(path, { recursive: true, force: true });
+      await cp(base, path, { recursive: true });
+      await attack(path);
+      cases.push({ name, path, expect, when });
+    }
+    await rm(base, { recursive: true });
   }
-  await rm(valid, { recursive: true });
   return cases;
 }
 
@@ -91,15 +99,17 @@ const tensor = (name, edit) => async (folder) => {
   await seal(folder, value);
 };
 
-/** Changes config.json and lets the manifest vouch for it. */
-const config = (change) => async (folder) => {
-  const path = join(folder, "config.json");
+/** Changes a JSON file and lets the manifest vouch for it. */
+const json = (file, change) => async (folder) => {
+  const path = join(folder, file);
   await writeFile(path, JSON.stringify({ ...JSON.parse(await readFile(path, "utf8")), ...change }));
   const bytes = await readFile(path);
   await manifest(({ files }) => {
-    files["config.json"] = { bytes: bytes.length, sha256: sha256(bytes) };
+    files[file] = { bytes: bytes.length, sha256: sha256(bytes) };
   })(folder);
 };
+
+const config = (change) => json("config.json", change);
 
 const firstShard = (folder) =>
   join(
@@ -441,6 +451,57 @@ const ATTACKS = [
     "norm-of-infinity",
     /tensor "model\.norm\.weight" holds a value that is not finite/,
     tensor(NORM, (bytes) => bytes.writeUInt16LE(0x7c00, 4)),
+    "read",
+  ],
+];
+
+const LORA = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+
+/** The same for a folder with an adapter. */
+const ADAPTER_ATTACKS = [
+  [
+    "adapter-not-named",
+    /lora_A\.weight" is stored but no tensor of the model/,
+    manifest(({ adapter: _, ...m }) => m),
+  ],
+  [
+    "adapter-without-configuration",
+    /adapter needs adapter_config\.json, which the manifest does not list/,
+    manifest(({ files }) => {
+      delete files["adapter_config.json"];
+    }),
+  ],
+  ["adapter-of-5-bits", /adapter\.bits is 5/, manifest((m) => ({ ...m, adapter: { bits: 5 } }))],
+  [
+    "adapter-of-other-bits",
+    /differ in the bits of the adapter/,
+    manifest((m) => ({ ...m, adapter: { bits: 8 } })),
+  ],
+  [
+    "adapter-of-rank-2-40",
+    /adapter_config\.json: r must be a whole number from 1 to 4096/,
+    json("adapter_config.json", { r: 2 ** 40 }),
+  ],
+  [
+    "adapter-of-another-rank",
+    /lora_A\.weight" has the shape \[2, 16\] where model and rank ask for \[4, 16\]/,
+    json("adapter_config.json", { r: 4 }),
+  ],
+  ["adapter-of-another-kind", /option "use_dora"/, json("adapter_config.json", { use_dora: true })],
+  [
+    "adapter-of-nan",
+    /lora_A\.weight" holds a value that is not finite/,
+    tensor(LORA, (bytes) => bytes.writeUInt16LE(0x7e00, 4)),
+    "read",
+  ],
+  [
+    "adapter-with-a-flipped-byte",
+    /lora_A\.weight" in adapter_model\.safetensors does not match its SHA-256/,
+    async (f) => {
+      const path = join(f, "adapter_model.safetensors");
+      const { header, dataOffset } = await readShard(path);
+      await flip(path, dataOffset + header[LORA].data_offsets[0] + 5);
+    },
     "read",
   ],
 ];

@@ -9,6 +9,7 @@ import pathlib
 import sys
 
 import numpy as np
+from read_adapter import read_adapter
 
 
 def read_folder(path):
@@ -20,6 +21,7 @@ def read_folder(path):
     if hashlib.sha256(raw[:-77]).hexdigest() != manifest["sha256"]:
         raise ValueError("the manifest is damaged")
     stored = {name: read_tensor(path, name, entry) for name, entry in manifest["tensors"].items()}
+    adapter = read_adapter(path, manifest["adapter"]["bits"], stored, unpack) if "adapter" in manifest else {}
     for layer, entry in manifest["layers"].items():
         parts = []
         for i, part in enumerate(entry.get("tiers", [entry])):
@@ -27,8 +29,8 @@ def read_folder(path):
             rows = part["rows"][1] - part["rows"][0] if "tiers" in entry else part["rows"]
             own = {suffix: stored.pop(f"{prefix}.{suffix}") for suffix in part["tensors"]}
             parts.append(DECODERS[part["method"]](rows, part["columns"], part["parameters"], own))
-        yield f"{layer}.weight", np.concatenate(parts)
-    yield from stored.items()
+        yield f"{layer}.weight", np.concatenate(parts) + adapter.get(layer, 0)
+    yield from ((name, values + adapter.get(name.removesuffix(".weight"), 0)) for name, values in stored.items())
 
 
 def read_tensor(path, name, entry):

@@ -6,7 +6,7 @@ import { defineCommand } from "../command.js";
 import { converse } from "../conversation.js";
 import { addGenerationOptions, type GenerationFlags, generationOptions } from "../generation-options.js";
 
-/** Context where none is given: the KV cache of a conversation is allocated at once (94 MB for SmolLM2-135M). */
+/** Context where none is given: the KV cache of a conversation is allocated at once (47 MB for SmolLM2-135M). */
 const DEFAULT_CONTEXT = 2048;
 
 interface Flags extends GenerationFlags {
@@ -27,9 +27,16 @@ export function registerChat(program: Command): void {
     command,
     'echo "What is two plus two?" | pocketllm chat ./smollm2-10x --temperature 0.7 --top-p 0.95',
     async (context, [source], flags) => {
-      const { threads, system } = flags;
+      const { threads, adapter, kvCache, system } = flags;
       const { signal, onProgress } = context;
-      const model = await loadModel(source, { threads, context: flags.context, signal, onProgress });
+      const model = await loadModel(source, {
+        adapter,
+        threads,
+        kvCache,
+        context: flags.context,
+        signal,
+        onProgress,
+      });
       try {
         const contextLength = flags.context ?? Math.min(model.contextLength, DEFAULT_CONTEXT);
         const chat = new ChatSession(model, { ...generationOptions(flags), contextLength, system });

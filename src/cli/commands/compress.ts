@@ -1,16 +1,35 @@
 /** `pocketllm compress MODEL --out DIR`: a checkpoint becomes a PocketLLM folder. */
 import { type Command, Option } from "commander";
-import { compress, dryRun, type Method, parseBits, parseTarget } from "../../compress/index.js";
+import {
+  type CompressOptions,
+  compress,
+  dryRun,
+  type Method,
+  parseBits,
+  parseTarget,
+} from "../../compress/index.js";
 import { UsageError } from "../../errors.js";
 import { compressBest } from "../../recipe/best.js";
-import { defineCommand, duration, peakBytes, positiveInteger, seed } from "../command.js";
+import { compressToDivergence } from "../../recipe/divergence.js";
+import type { Try } from "../../recipe/secant.js";
+import {
+  type CommandContext,
+  defineCommand,
+  duration,
+  peakBytes,
+  positiveInteger,
+  positiveNumber,
+  seed,
+} from "../command.js";
 import { megabytes } from "../format.js";
 import { planLines } from "../plan-table.js";
 
 interface Options {
   out?: string;
+  adapter?: string;
   target?: string;
   bits?: string;
+  divergence?: number;
   method: Method;
   calibration?: string[];
   calibrationTokens?: number;
@@ -31,6 +50,11 @@ export function registerCompress(program: Command): void {
     .option("--out <dir>", "folder to make; must not exist")
     .option("--target <ratio>", "size wanted, as a ratio to the 16-bit file (default: 10x)")
     .option("--bits <number>", "size wanted, as mean bits a weight; instead of --target")
+    .option(
+      "--divergence <nats>",
+      "quality wanted instead of a size: largest mean KL divergence on calibration text held out; compresses several times",
+      positiveNumber,
+    )
     .addOption(
       new Option("--method <name>", "trellis, or meta (the paper's networks)")
         .choices(["trellis", "meta"])
@@ -50,6 +74,7 @@ export function registerCompress(program: Command): void {
       ).choices(["fast", "balanced", "best"]),
     )
     .option("--time-budget <time>", "of the tuning of --recipe best: 90s, 45m or 2h (default: 1h)", duration)
+    .option("--adapter <dir>", "a LoRA adapter in PEFT's form to merge into the weights first")
     .option("--seed <number>", "seed of everything random", seed, 0)
     .option(
       "--workers <number>",
@@ -61,8 +86,8 @@ export function registerCompress(program: Command): void {
   const example =
     "pocketllm compress SmolLM2-135M.gguf --out smollm2-10x --target 10x --calibration wiki.txt c4.jsonl";
   defineCommand<Options>(command, example, async (context, [source], options) => {
-    if (options.target !== undefined && options.bits !== undefined)
-      throw new UsageError("give either --target or --bits, not both");
+    const wanted = [options.target, options.bits, options.divergence].filter((x) => x !== undefined);
+    if (wanted.length > 1) throw new UsageError("give one of --target, --bits and --divergence");
     checkRecipe(options);
     const { method, recipe } = options;
     if (!options.calibration && !options.dataFree && recipe === undefined && method === "trellis")
@@ -71,6 +96,7 @@ export function registerCompress(program: Command): void {
       );
     const common = {
       source,
+      adapter: options.adapter,
       target: options.bits !== undefined ? parseBits(options.bits) : parseTarget(options.target ?? "10x"),
       method: options.method,
       calibration: options.calibration,
@@ -94,6 +120,8 @@ export function registerCompress(program: Command): void {
     }
     const { out, resume } = options;
     if (out === undefined) throw new UsageError("give --out, the folder to make (or --dry-run)");
+    if (options.divergence !== undefined)
+      return await toDivergence(context, { ...common, out, resume }, options.divergence);
     if (recipe === "best") {
       const { calibration = [] } = options;
       const best = { ...common, out, resume, calibration, timeBudget: options.timeBudget };
@@ -127,8 +155,31 @@ export function registerCompress(program: Command): void {
   });
 }
 
+async function toDivergence(
+  context: CommandContext,
+  { target: _, method: __, calibration = [], ...common }: CompressOptions,
+  divergence: number,
+) {
+  const onTry = (made: Try) =>
+    context.log(`${made.bits.toFixed(3)} bits a weight: divergence ${made.divergence.toFixed(4)}`);
+  const report = await compressToDivergence({ ...common, calibration, divergence, onTry });
+  context.print(
+    `${common.out}: divergence ${report.divergence.toFixed(4)} on held-out text with ${megabytes(report.weightBytes)} of weights, ${report.ratio.toFixed(2)}x smaller than at 16 bits`,
+  );
+  return { out: common.out, ...report, peakBytes: peakBytes() };
+}
+
 /** A recipe is a word for what other options say: the two must not differ. */
-function checkRecipe({ recipe, calibration, dataFree, method, timeBudget, dryRun }: Options): void {
+function checkRecipe(options: Options): void {
+  const { recipe, adapter, calibration, dataFree, method, timeBudget, dryRun, divergence } = options;
+  if (adapter !== undefined && (recipe === "best" || divergence !== undefined))
+    throw new UsageError(
+      "--recipe best and --divergence compare with the model without the adapter: give --recipe balanced and a --target with --adapter",
+    );
+  if (divergence !== undefined && (!calibration || method !== "trellis" || recipe === "best" || dryRun))
+    throw new UsageError(
+      "--divergence is for --method trellis with --calibration text, without --recipe best or --dry-run",
+    );
   if (calibration && (dataFree || recipe === "fast"))
     throw new UsageError("give either --calibration, or --data-free (--recipe fast), not both");
   if (!calibration && (recipe === "balanced" || recipe === "best"))

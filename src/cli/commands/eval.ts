@@ -3,7 +3,9 @@ import { type Command, Option } from "commander";
 import { PROTOCOLS, type Protocol } from "../../evaluate/protocol.js";
 import { type EvaluationReport, runEvaluation } from "../../evaluate/run.js";
 import type { TaskResult } from "../../evaluate/tasks.js";
-import { type CommandContext, defineCommand, positiveInteger } from "../command.js";
+import type { CacheFormat } from "../../transformer/kv-cache.js";
+import { ADAPTER_OPTION, type CommandContext, defineCommand, positiveInteger } from "../command.js";
+import { kvCacheOption } from "../generation-options.js";
 
 interface EvalOptions {
   readonly text?: string;
@@ -17,6 +19,8 @@ interface EvalOptions {
   readonly out?: string;
   readonly journal?: string;
   readonly threads?: number;
+  readonly adapter?: string;
+  readonly kvCache?: CacheFormat;
 }
 
 export function registerEval(program: Command): void {
@@ -51,7 +55,9 @@ export function registerEval(program: Command): void {
       "--journal <folder>",
       "where unfinished work is kept, to go on from (default: beside --out; without it none is kept)",
     )
-    .option("--threads <count>", "worker threads (default: one a core)", positiveInteger);
+    .option(...ADAPTER_OPTION)
+    .option("--threads <count>", "worker threads (default: one a core)", positiveInteger)
+    .addOption(kvCacheOption());
   defineCommand<EvalOptions>(
     command,
     "pocketllm eval smollm2-10x --text wiki.test.txt --windows 16 --reference SmolLM2-135M.gguf --out result.json\n" +
@@ -71,11 +77,16 @@ function printTable(context: CommandContext, options: EvalOptions, report: Evalu
   const rows: [string, string][] = [
     ["model", model.path],
     ["hash", `${hash.slice(0, 16)}… (${model.format === "pocketllm" ? "manifest" : "weights"})`],
+    ...adapterRow(report),
     ...textRows(options, report),
     ...Object.entries(report.tasks ?? {}).map(([name, result]): [string, string] => [name, taskLine(result)]),
   ];
   const width = Math.max(...rows.map(([name]) => name.length));
   for (const [name, value] of rows) context.print(`${name.padEnd(width)}  ${value}`);
+}
+
+function adapterRow({ adapter }: EvaluationReport): [string, string][] {
+  return adapter ? [["adapter", `${adapter.path}, hash ${adapter.sha256.slice(0, 16)}…`]] : [];
 }
 
 function textRows(options: EvalOptions, report: EvaluationReport): [string, string][] {

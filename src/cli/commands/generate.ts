@@ -1,6 +1,6 @@
 /** `pocketllm generate`: completes a text, shown as it comes. */
 import type { Command } from "commander";
-import { type EndEvent, generate } from "../../runtime/generate.js";
+import type { EndEvent } from "../../runtime/generate.js";
 import { loadModel } from "../../runtime/load.js";
 import { defineCommand } from "../command.js";
 import { addGenerationOptions, type GenerationFlags, generationOptions } from "../generation-options.js";
@@ -20,13 +20,20 @@ export function registerGenerate(program: Command): void {
     command,
     'pocketllm generate ./smollm2-10x --prompt "The capital of France is" --max-tokens 24',
     async (context, [source], flags) => {
-      const { threads, context: contextLength } = flags;
+      const { threads, adapter, kvCache, context: contextLength } = flags;
       const { signal, onProgress } = context;
-      const model = await loadModel(source, { threads, context: contextLength, signal, onProgress });
+      const model = await loadModel(source, {
+        adapter,
+        threads,
+        kvCache,
+        context: contextLength,
+        signal,
+        onProgress,
+      });
       try {
         let text = "";
         let end: EndEvent | undefined;
-        for await (const event of generate(model, flags.prompt, { ...generationOptions(flags), signal })) {
+        for await (const event of model.generate(flags.prompt, { ...generationOptions(flags), signal })) {
           text += event.text;
           context.write(event.text);
           if (event.type === "end") end = event;

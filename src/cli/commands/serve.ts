@@ -31,7 +31,7 @@ export function registerServe(program: Command): void {
     .option("--api-key <key>", "asked of every request (default: $POCKETLLM_API_KEY, or none)")
     .option("--cors <origin>", "origin whose web pages may call the server (default: none)")
     .option("--name <id>", "the model's id in requests (default: the name of its folder or file)")
-    .option("--parallel <n>", "sequences that run together", positiveInteger, 8)
+    .option("--parallel <n>", "sequences that run together", positiveInteger, 32)
     .option("--queue <n>", "sequences that wait; more are refused with 429", nonNegativeInteger, 128)
     .option("--timeout <seconds>", "from a request's arrival to the end of its answer", positiveInteger, 600)
     .option("--context <n>", "longest sequence in tokens (default: the model's)", positiveInteger)

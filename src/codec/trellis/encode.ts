@@ -74,7 +74,7 @@ export interface EncodedTrellis {
 }
 
 /** Search weights stay within this factor of their mean: costs have 256 levels, and saturate at 16 bits. */
-export const WEIGHT_RANGE = 64;
+const WEIGHT_RANGE = 64;
 
 /** Sums over a row's columns, in units of its RMS: see `statistics` in kernels/encode/groups.ts. */
 const STATISTICS = 6;

@@ -3,26 +3,30 @@
  * decodes on the way. Rows that are gathered (an embedding) are rotated back.
  */
 import type { Backend, Buffer, ByteBuffer, TrellisWeights } from "../../compute/backend.js";
-import type { Linear } from "../../compute/linear.js";
-import { upload } from "../../compute/upload.js";
+import type { CodedRows, Linear } from "../../compute/linear.js";
+import { type Chaining, lanesOf, positionsOf, precedingRow, toLanes } from "../../compute/trellis-lanes.js";
+import { grown, upload } from "../../compute/upload.js";
 import type { CodedMatrix } from "../coded.js";
 import { distinctWidths } from "./code.js";
 import { windowMap } from "./maps.js";
-import { mapBytes } from "./schedule.js";
+import { knownNibbleCode } from "./nibbles.js";
 import { pairedCodes, storedNumbers, validateTrellis } from "./stored.js";
 import { UploadedRotation } from "./uploaded-rotation.js";
 
 /** Uploads a coded matrix as the kernels take it; the caller frees with freeTrellisWeights. Validates first. */
 export function trellisWeights(backend: Backend, coded: CodedMatrix, name?: string): TrellisWeights {
   const { code } = validateTrellis(coded, name);
-  const codes = pairedCodes(coded, code);
-  const tables = storedNumbers(coded, "tables");
-  const scales = storedNumbers(coded, "scales");
-  const maps = Uint8Array.from(
-    distinctWidths(code.widths).flatMap((width) => [
-      ...mapBytes(windowMap(code.codeBits, width), code.codeBits),
+  const { rows, columns } = coded;
+  const chaining = { rows, ...code };
+  const lanes = lanesOf(chaining);
+  const nibbles = new Map(
+    distinctWidths(code.widths).map((width) => [
+      width,
+      knownNibbleCode(code.codeBits, windowMap(code.codeBits, width)),
     ]),
   );
+  const carries = code.widths.map((width) => nibbles.get(width)!.carry);
+  const codes = carryCodes(pairedCodes(coded, code), chaining, carries);
   const held: (Buffer | ByteBuffer)[] = [];
   const floats = (data: Float32Array): Buffer => {
     const buffer = upload(backend, data);
@@ -37,13 +41,16 @@ export function trellisWeights(backend: Backend, coded: CodedMatrix, name?: stri
   };
   try {
     return {
-      rows: coded.rows,
-      columns: coded.columns,
-      ...code,
-      codes: bytes(codes),
-      tables: floats(tables),
-      scales: floats(scales),
-      maps: bytes(maps),
+      rows,
+      columns,
+      widths: code.widths,
+      steps: lanes.steps,
+      codes: bytes(toLanes(codes, lanes, chaining)),
+      rowAt: bytes(new Uint8Array(lanes.rowAt.buffer)),
+      positions: positionsOf(lanes, rows),
+      tables: floats(storedNumbers(coded, "tables")),
+      scales: floats(storedNumbers(coded, "scales")),
+      maps: bytes(Uint8Array.from([...nibbles.values()].flatMap(({ maps }) => [...maps]))),
     };
   } catch (error) {
     for (const buffer of held) backend.free(buffer);
@@ -51,18 +58,42 @@ export function trellisWeights(backend: Backend, coded: CodedMatrix, name?: stri
   }
 }
 
-export function freeTrellisWeights(backend: Backend, { codes, tables, scales, maps }: TrellisWeights): void {
-  for (const buffer of [codes, tables, scales, maps]) backend.free(buffer);
+/** Codes [pairs][rows] with what the code before each carries into its nibble; `carries` by group, repeated. */
+function carryCodes(
+  codes: Uint8Array,
+  chaining: Chaining,
+  carries: readonly (Uint8Array | null)[],
+): Uint8Array {
+  if (carries.every((carry) => carry === null)) return codes;
+  const { rows } = chaining;
+  const before = Int32Array.from({ length: rows }, (_, row) => precedingRow(row, chaining));
+  const carried = new Uint8Array(codes.length);
+  const byte = new Uint8Array(128);
+  const carryOf = (group: number, code: number) => carries[group % carries.length]?.[code & 7] ?? 0;
+  for (let pair = 0; pair < codes.length / rows; pair++) {
+    for (let two = 0; two < byte.length; two++)
+      byte[two] = carryOf(2 * pair, two & 7) | (carryOf(2 * pair + 1, two >> 4) << 4);
+    for (let row = 0, at = pair * rows; row < rows; row++)
+      carried[at + row] = codes[at + row] ^ (before[row] < 0 ? 0 : byte[codes[at + before[row]]]);
+  }
+  return carried;
+}
+
+export function freeTrellisWeights(backend: Backend, weights: TrellisWeights): void {
+  const { codes, rowAt, tables, scales, maps } = weights;
+  for (const buffer of [codes, rowAt, tables, scales, maps]) backend.free(buffer);
 }
 
 export class TrellisLinear implements Linear {
   readonly inputs: number;
   readonly outputs: number;
   readonly bytes: number;
+  readonly coded: readonly CodedRows[];
   readonly #backend: Backend;
   readonly #weights: TrellisWeights;
   readonly #rotation: UploadedRotation;
   readonly #bias: Float32Array | undefined;
+  readonly #uploadedBias: Buffer | undefined;
   /** Rotated inputs, and the bias once for each token: grown to the most tokens seen. */
   #rotated: Buffer | undefined;
   #biases: Buffer | undefined;
@@ -75,15 +106,25 @@ export class TrellisLinear implements Linear {
     this.#backend = backend;
     this.#bias = bias;
     this.#weights = trellisWeights(backend, coded, name);
-    const { codes, tables, scales, maps } = this.#weights;
+    this.#uploadedBias = bias && upload(backend, bias);
+    const { codes, rowAt, tables, scales, maps } = this.#weights;
     this.#rotation = new UploadedRotation(backend, coded.columns, seed);
+    this.coded = [
+      {
+        start: 0,
+        weight: this.#weights,
+        bias: this.#uploadedBias,
+        rotation: this.#rotation.parts,
+        rotationKey: this.#rotation.key,
+      },
+    ];
     const floats = tables.length + scales.length + this.#rotation.length + (bias?.length ?? 0);
-    this.bytes = codes.byteLength + maps.byteLength + 4 * floats;
+    this.bytes = codes.byteLength + rowAt.byteLength + maps.byteLength + 4 * floats;
   }
 
   forward(x: Buffer, y: Buffer, tokens: number): void {
     const backend = this.#backend;
-    this.#rotated = this.#grown(this.#rotated, tokens * this.inputs);
+    this.#rotated = grown(backend, this.#rotated, tokens * this.inputs);
     this.#rotation.rotate(x, this.#rotated, tokens, false);
     backend.trellisMatmul(this.#rotated, this.#weights, y, tokens);
     if (this.#bias) backend.add(y, this.#repeatedBias(this.#bias, tokens), tokens * this.outputs);
@@ -98,20 +139,14 @@ export class TrellisLinear implements Linear {
     const backend = this.#backend;
     freeTrellisWeights(backend, this.#weights);
     this.#rotation.free();
-    for (const buffer of [this.#rotated, this.#biases]) if (buffer) backend.free(buffer);
+    for (const buffer of [this.#rotated, this.#biases, this.#uploadedBias]) if (buffer) backend.free(buffer);
     this.#rotated = this.#biases = undefined;
   }
 
   #repeatedBias(bias: Float32Array, tokens: number): Buffer {
     if (this.#biases && this.#biases.length >= tokens * bias.length) return this.#biases;
-    this.#biases = this.#grown(this.#biases, tokens * bias.length);
+    this.#biases = grown(this.#backend, this.#biases, tokens * bias.length);
     for (let t = 0; t < tokens; t++) this.#backend.write(this.#biases, bias, t * bias.length);
     return this.#biases;
-  }
-
-  #grown(buffer: Buffer | undefined, length: number): Buffer {
-    if (buffer && buffer.length >= length) return buffer;
-    if (buffer) this.#backend.free(buffer);
-    return this.#backend.allocate(length);
   }
 }

@@ -1,5 +1,5 @@
 /** A rotation's signs and Q on a backend, and rows turned by them. */
-import type { Backend, Buffer } from "../../compute/backend.js";
+import type { Backend, Buffer, Rotation } from "../../compute/backend.js";
 import { upload } from "../../compute/upload.js";
 import { createRotation } from "../rotation.js";
 
@@ -8,28 +8,27 @@ export class UploadedRotation {
   readonly length: number;
   readonly #backend: Backend;
   readonly #columns: number;
-  readonly #signs: Buffer;
-  readonly #q: Buffer;
-  readonly #m: number;
+  /** On the backend, as its operations take it. */
+  readonly parts: Rotation;
+  /** Equal for equal rotations. */
+  readonly key: string;
 
   constructor(backend: Backend, columns: number, seed: number) {
     const { signs, q, m } = createRotation(columns, seed);
     this.length = signs.length + q.length;
     this.#backend = backend;
     this.#columns = columns;
-    this.#signs = upload(backend, signs);
-    this.#q = upload(backend, q);
-    this.#m = m;
+    this.parts = { signs: upload(backend, signs), q: upload(backend, q), m };
+    this.key = `${columns} ${seed}`;
   }
 
   /** y = rows of x [rows, columns] rotated, or with `inverse` rotated back; y may be x. */
   rotate(x: Buffer, y: Buffer, rows: number, inverse: boolean): void {
-    const parts = { signs: this.#signs, q: this.#q, m: this.#m };
-    this.#backend.rotate({ x, y, ...parts, rows, columns: this.#columns, inverse });
+    this.#backend.rotate({ x, y, ...this.parts, rows, columns: this.#columns, inverse });
   }
 
   free(): void {
-    this.#backend.free(this.#signs);
-    this.#backend.free(this.#q);
+    this.#backend.free(this.parts.signs);
+    this.#backend.free(this.parts.q);
   }
 }

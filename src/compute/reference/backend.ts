@@ -8,7 +8,10 @@ import type {
   Buffer,
   ByteBuffer,
   MatmulOptions,
+  PackedRowsOptions,
   RopeOptions,
+  TokenProducts,
+  TokenProductsOptions,
   TrellisWeights,
 } from "../backend.js";
 import {
@@ -16,11 +19,14 @@ import {
   checkIds,
   checkLength,
   checkMatmul,
+  checkPackedRows,
   checkRange,
   checkRope,
   checkRotation,
+  checkTokenProducts,
   trellisShape,
 } from "../checks.js";
+import { packRow, unpackRow } from "./kv-format.js";
 import { decodeRow, type TrellisContents } from "./trellis.js";
 
 class ReferenceBuffer implements Buffer {
@@ -133,7 +139,10 @@ export class ReferenceBackend implements Backend {
   attention(options: AttentionOptions): void {
     checkAttention(options);
     const { tokens, position, heads, kvHeads, headSize, scale, window } = options;
-    const [query, keys, values, y] = [options.query, options.keys, options.values, options.y].map(floats);
+    const [query, y] = [options.query, options.y].map(floats);
+    const [keys, values] = [options.keys, options.values].map((cache) =>
+      this.#cached(cache, options, (position + tokens) * kvHeads),
+    );
     for (let t = 0; t < tokens; t++) {
       const last = position + t;
       const first = window === null ? 0 : Math.max(0, last - window + 1);
@@ -155,6 +164,22 @@ export class ReferenceBackend implements Backend {
         }
       }
     }
+  }
+
+  packRows(options: PackedRowsOptions): void {
+    checkPackedRows(options);
+    const { x, cache, format, tokens, position, kvHeads, headSize } = options;
+    for (let row = 0; row < tokens * kvHeads; row++) {
+      const numbers = floats(x).subarray(row * headSize, (row + 1) * headSize);
+      packRow(numbers, format, bytes(cache), position * kvHeads + row);
+    }
+  }
+
+  unpackRows(options: PackedRowsOptions): void {
+    checkPackedRows(options);
+    const { x, cache, format, tokens, position, kvHeads, headSize } = options;
+    for (let row = 0; row < tokens * kvHeads; row++)
+      floats(x).set(unpackRow(bytes(cache), format, headSize, position * kvHeads + row), row * headSize);
   }
 
   siluMultiply(gate: Buffer, up: Buffer, length: number): void {
@@ -226,6 +251,32 @@ export class ReferenceBackend implements Backend {
     }
   }
 
+  tokenProducts(options: TokenProductsOptions): TokenProducts {
+    checkTokenProducts(options);
+    const { x, norm, up, rotation, products, accumulate } = options;
+    const { columns } = products[0].weight;
+    const run = () => {
+      const input = this.allocate(columns);
+      this.copy(x, 0, input, 0, columns);
+      if (norm) this.rmsNorm(input, norm.weight, input, 1, columns, norm.epsilon);
+      if (up) this.siluMultiply(input, up, columns);
+      this.rotate({ ...rotation, x: input, y: input, rows: 1, columns });
+      for (const { weight, bias, y, start = 0 } of products) {
+        const { rows } = weight;
+        const product = this.allocate(rows);
+        this.trellisMatmul(input, weight, product, 1);
+        if (bias) this.add(product, bias, rows);
+        if (accumulate) {
+          const before = this.allocate(rows);
+          this.copy(y, start, before, 0, rows);
+          this.add(product, before, rows);
+        }
+        this.copy(product, 0, y, start, rows);
+      }
+    };
+    return { run, free: () => {} };
+  }
+
   trellisGather(weight: TrellisWeights, ids: Int32Array, y: Buffer): void {
     trellisShape(weight);
     checkIds(ids, weight.rows);
@@ -237,6 +288,19 @@ export class ReferenceBackend implements Backend {
   }
 
   async close(): Promise<void> {}
+
+  /** Keys or values as f32, the first `rows` of them. */
+  #cached(
+    cache: Buffer | ByteBuffer,
+    { packed, headSize }: Pick<AttentionOptions, "packed" | "headSize">,
+    rows: number,
+  ): Float32Array {
+    if (!packed) return floats(cache as Buffer);
+    const out = new Float32Array(rows * headSize);
+    for (let row = 0; row < rows; row++)
+      out.set(unpackRow(bytes(cache as ByteBuffer), packed, headSize, row), row * headSize);
+    return out;
+  }
 
   #contents({ codes, tables, scales, maps }: TrellisWeights): TrellisContents {
     return { codes: bytes(codes), tables: floats(tables), scales: floats(scales), maps: bytes(maps) };

@@ -8,7 +8,10 @@ import type {
   Buffer,
   ByteBuffer,
   MatmulOptions,
+  PackedRowsOptions,
   RopeOptions,
+  TokenProducts,
+  TokenProductsOptions,
   TrellisWeights,
 } from "../backend.js";
 import {
@@ -16,21 +19,21 @@ import {
   checkIds,
   checkLength,
   checkMatmul,
+  checkPackedRows,
   checkRange,
   checkRope,
   checkRotation,
 } from "../checks.js";
+import { packedRowBytes } from "../kv-format.js";
+import { LANES } from "../trellis-lanes.js";
+import { PACKED_FORMATS, planAttention } from "./attention.js";
 import { addressOf, WasmBuffer, WasmByteBuffer } from "./buffers.js";
 import { WasmRuntime, type WasmRuntimeOptions } from "./runtime.js";
+import { WasmTokenProducts } from "./token-products.js";
 import { LOOKUP_SUM_BYTES, SCRATCH_BYTES, trellisPlan } from "./trellis.js";
 import { runSplit, threadsFor } from "./work.js";
 import { WorkingArea } from "./working-area.js";
 
-/** Kernels read codes 16 at a time, past the last row. */
-const BYTE_PADDING = 16;
-/** Keys of one block of attention (KEYS in kernels/attention.ts). */
-const ATTENTION_KEYS = 64;
-const ATTENTION_ROWS = 16;
 /** Tokens summed in registers before they are added to a Gram matrix: panels of 8 columns stay in L1. */
 const GRAM_TOKENS = 256;
 /** Up to here, looking products up for each token beats decoding once: see bench/gemm.mjs. */
@@ -60,7 +63,7 @@ export class WasmBackend implements Backend {
   }
 
   allocateBytes(byteLength: number): WasmByteBuffer {
-    return new WasmByteBuffer(this, this.runtime.allocate(byteLength + BYTE_PADDING), byteLength);
+    return new WasmByteBuffer(this, this.runtime.allocate(byteLength), byteLength);
   }
 
   free(buffer: Buffer | ByteBuffer): void {
@@ -152,24 +155,25 @@ export class WasmBackend implements Backend {
 
   attention(options: AttentionOptions): void {
     checkAttention(options);
-    const { tokens, position, heads, kvHeads, headSize, scale } = options;
-    const span = Math.min(position + tokens, options.window ?? Number.POSITIVE_INFINITY);
-    const threads = threadsFor(tokens * span * heads * headSize, this.threads);
-    // Rows share the loads of a block of keys, but few tasks would leave a thread without work.
-    const rows = (tokens * heads) / kvHeads;
-    const enoughTasks = (perTask: number) => kvHeads * Math.ceil(rows / perTask) >= 4 * threads;
-    const rowsPerTask = [ATTENTION_ROWS, 4].find(enoughTasks) ?? 1;
-    const threadBytes = 4 * rowsPerTask * (2 * headSize + ATTENTION_KEYS + 2);
-    const pitch = Math.ceil(threadBytes / 64) * 64;
-    const area = this.#area.reserve(threads * pitch);
+    const { threads, rowsPerTask, threadBytes, format } = planAttention(options, this.threads);
+    const area = this.#area.reserve(threads * threadBytes);
     const { query, keys, values, y } = options;
     const pointers = [query, keys, values, y].map((buffer) => addressOf(this, buffer));
+    const { tokens, position, heads, kvHeads, headSize, scale } = options;
     const window = Math.min(options.window ?? 0x7fffffff, 0x7fffffff);
-    const sizes = [tokens, position, heads, kvHeads, headSize, scale, window, rowsPerTask];
+    const sizes = [tokens, position, heads, kvHeads, headSize, scale, window, format, rowsPerTask];
     this.runtime.parallel(
       "attention",
-      Array.from({ length: threads }, (_, t) => [...pointers, ...sizes, area + t * pitch, t, threads]),
+      Array.from({ length: threads }, (_, t) => [...pointers, ...sizes, area + t * threadBytes, t, threads]),
     );
+  }
+
+  packRows(options: PackedRowsOptions): void {
+    this.#convertRows("packCache", options, (x, cache) => [x, cache]);
+  }
+
+  unpackRows(options: PackedRowsOptions): void {
+    this.#convertRows("unpackCache", options, (x, cache) => [cache, x]);
   }
 
   siluMultiply(gate: Buffer, up: Buffer, length: number): void {
@@ -227,28 +231,34 @@ export class WasmBackend implements Backend {
   }
 
   trellisMatmul(x: Buffer, weight: TrellisWeights, y: Buffer, tokens: number): void {
-    const { rows, columns } = weight;
+    const { rows, columns, steps } = weight;
     const plan = trellisPlan(weight, (buffer) => addressOf(this, buffer));
     checkLength("trellisMatmul x", x, tokens * columns);
     checkLength("trellisMatmul y", y, tokens * rows);
     const lookup = tokens <= LOOKUP_TOKENS;
-    const threadBytes = lookup ? plan.tableBytes : plan.tileBytes;
+    const threadBytes = lookup ? plan.tableBytes : plan.tileBytes(tokens);
     const area = this.#area.reserve(plan.bytes + this.threads * threadBytes);
-    const shared = [...plan.prepare(this.runtime, area), addressOf(this, x), addressOf(this, y), tokens];
-    const own = area + plan.bytes;
-    if (lookup) {
-      runSplit(this.runtime, "trellisLookup", rows, 16, tokens * rows * columns, (first, end, thread) => {
-        const scratch = own + thread * threadBytes;
-        const sums = scratch + SCRATCH_BYTES;
-        return [...shared, sums + LOOKUP_SUM_BYTES, sums, scratch, first, end];
-      });
-    } else {
-      runSplit(this.runtime, "trellisMatmul", rows, 16, tokens * rows * columns, (first, end, thread) => {
-        const scratch = own + thread * threadBytes;
-        const tile = [scratch + SCRATCH_BYTES, plan.tileRows, plan.tileStride, scratch];
-        return [...shared, ...tile, first, end];
-      });
-    }
+    const prepared = plan.prepare(this.runtime, area);
+    const shared = [...prepared, rows, addressOf(this, x), addressOf(this, y), tokens];
+    const work = tokens * rows * columns;
+    runSplit(
+      this.runtime,
+      lookup ? "trellisLookup" : "trellisMatmul",
+      LANES * steps,
+      LANES,
+      work,
+      (first, end, thread) => {
+        const own = area + plan.bytes + thread * threadBytes;
+        if (lookup) return [...shared, own + LOOKUP_SUM_BYTES, own, first, end];
+        const tile = own + SCRATCH_BYTES;
+        const products = tile + plan.tileRows * plan.tileStride;
+        return [...shared, tile, plan.tileRows, plan.tileStride, products, own, first, end];
+      },
+    );
+  }
+
+  tokenProducts(options: TokenProductsOptions): TokenProducts {
+    return new WasmTokenProducts(this, this.#area, options);
   }
 
   trellisGather(weight: TrellisWeights, ids: Int32Array, y: Buffer): void {
@@ -258,7 +268,10 @@ export class WasmBackend implements Backend {
     const area = this.#area.reserve(plan.bytes + 4 * ids.length);
     const shared = plan.prepare(this.runtime, area);
     const list = area + plan.bytes;
-    this.runtime.i32(list, ids.length).set(ids);
+    const positions = this.runtime.i32(list, ids.length);
+    ids.forEach((id, i) => {
+      positions[i] = weight.positions[id];
+    });
     runSplit(this.runtime, "trellisGather", ids.length, 1, 4 * ids.length * weight.columns, (first, end) => [
       ...shared,
       list,
@@ -313,6 +326,19 @@ export class WasmBackend implements Backend {
 
   async close(): Promise<void> {
     await this.runtime.close();
+  }
+
+  #convertRows(
+    kernel: "packCache" | "unpackCache",
+    options: PackedRowsOptions,
+    order: (x: number, cache: number) => number[],
+  ): void {
+    checkPackedRows(options);
+    const { x, cache, format, tokens, position, kvHeads, headSize } = options;
+    const at = addressOf(this, cache) + position * kvHeads * packedRowBytes(format, headSize);
+    const shared = [...order(addressOf(this, x), at), PACKED_FORMATS[format], headSize];
+    const rows = tokens * kvHeads;
+    runSplit(this.runtime, kernel, rows, 1, rows * headSize, (first, end) => [...shared, first, end]);
   }
 
   #accumulate(

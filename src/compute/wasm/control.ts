@@ -26,6 +26,7 @@ const IDLE = 0;
 const POSTED = 1;
 const DONE = 2;
 const FAILED = 3;
+const RUNNING = 4;
 
 export interface Job {
   readonly kernel: number;
@@ -63,9 +64,14 @@ export class Mailbox {
     Atomics.notify(words, STATE);
   }
 
-  /** Owner: waits until the posted job has ended. */
+  /** Owner: takes a job back that the worker has not begun; false when it has. The slot is idle again. */
+  revoke(): boolean {
+    return Atomics.compareExchange(this.#words, STATE, POSTED, IDLE) === POSTED;
+  }
+
+  /** Owner: waits until the job that the worker has begun has ended. */
   wait(): void {
-    this.#waitWhile(POSTED);
+    this.#waitWhile(RUNNING);
   }
 
   /** Owner: the ended job's error message, or undefined; the slot is idle again. */
@@ -81,8 +87,11 @@ export class Mailbox {
   /** Worker: waits for the next job. */
   next(): Job {
     const words = this.#words;
-    for (let state = Atomics.load(words, STATE); state !== POSTED; state = Atomics.load(words, STATE))
+    for (;;) {
+      const state = Atomics.compareExchange(words, STATE, POSTED, RUNNING);
+      if (state === POSTED) break;
       this.#waitWhile(state);
+    }
     return {
       kernel: words[KERNEL],
       args: Array.from(this.#args.subarray(0, words[ARGUMENT_COUNT])),

@@ -150,8 +150,8 @@ export class WasmRuntime {
   }
 
   /**
-   * Runs `kernel` once for each list of arguments, each on its own thread (the first on this one), and
-   * returns when all have ended. At most `threads` lists. Throws the first error of any of them; throws at
+   * Runs `kernel` once for each list of arguments, each on its own thread (the first on this one, and any that
+   * no worker has begun when that is done), and returns when all have ended. At most `threads` lists. Throws the first error of any of them; throws at
    * once while submitted jobs are pending, which hold the workers.
    */
   parallel(kernel: string, argumentsPerThread: readonly (readonly number[])[]): void {
@@ -165,13 +165,21 @@ export class WasmRuntime {
     for (let i = 1; i < count; i++)
       this.#workers[i - 1].mailbox.post({ kernel: number, args: argumentsPerThread[i], wantsMessage: false });
     let failure: Error | undefined;
-    try {
-      this.exports[kernel](...argumentsPerThread[0]);
-    } catch (error) {
-      failure = kernelError(kernel, error instanceof Error ? error.message : String(error));
-    }
+    const run = (args: readonly number[]) => {
+      try {
+        this.exports[kernel](...args);
+      } catch (error) {
+        failure ??= kernelError(kernel, error instanceof Error ? error.message : String(error));
+      }
+    };
+    run(argumentsPerThread[0]);
     for (let i = 1; i < count; i++) {
       const { mailbox } = this.#workers[i - 1];
+      // A worker that has not begun sleeps, or waits for a core: on a busy machine for many times a kernel.
+      if (mailbox.revoke()) {
+        run(argumentsPerThread[i]);
+        continue;
+      }
       mailbox.wait();
       const message = mailbox.collect();
       if (message !== undefined) failure ??= kernelError(kernel, message);

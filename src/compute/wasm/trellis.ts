@@ -10,7 +10,7 @@ const PLAN_ENTRY_BYTES = 16;
 /** A decoded tile should stay in L2 (512 KiB here) beside the activations. */
 const TILE_BYTES = 1 << 17;
 const MAXIMUM_TILE_ROWS = 64;
-/** Before a thread's tile or tables: room for one block of 16 bytes. */
+/** Before a thread's tile: room for one block of 16 bytes. */
 export const SCRATCH_BYTES = 64;
 /** Sums of 2048 rows, and tables of a group (kernels/trellis-lookup.ts). */
 export const LOOKUP_SUM_BYTES = 4 * 2048;
@@ -22,8 +22,8 @@ export interface TrellisPlan {
   readonly tileRows: number;
   /** Bytes between rows of a tile. */
   readonly tileStride: number;
-  /** Bytes of the working area that each thread needs to decode a tile. */
-  readonly tileBytes: number;
+  /** Bytes of the working area that each thread needs to decode a tile and multiply it by `tokens` tokens. */
+  readonly tileBytes: (tokens: number) => number;
   /** Bytes of the working area that each thread needs for look-up tables. */
   readonly tableBytes: number;
   /** Fills the shared part at `area` and returns the kernels' first arguments. */
@@ -35,8 +35,8 @@ export function trellisPlan(
   weight: TrellisWeights,
   address: (buffer: TrellisWeights["codes"] | TrellisWeights["tables"]) => number,
 ): TrellisPlan {
-  const { rows, columns, codeBits, widths, interleave, tailBiting } = weight;
-  const { groups, distinct, window } = trellisShape(weight);
+  const { columns, widths, steps } = weight;
+  const { groups, distinct } = trellisShape(weight);
   // One cache line more than the row, so that the 16 rows decoded together never fall in one set of L1.
   const tileStride = Math.ceil(columns / 16) * 64 + 64;
   const blocks = Math.floor(TILE_BYTES / (16 * tileStride));
@@ -49,8 +49,8 @@ export function trellisPlan(
     bytes: distinct.reduce((sum, width) => sum + groupBytes(width) + columnBytes(width), planBytes),
     tileRows,
     tileStride,
-    tileBytes: SCRATCH_BYTES + tileRows * tileStride,
-    tableBytes: SCRATCH_BYTES + LOOKUP_SUM_BYTES + groups * LOOKUP_GROUP_BYTES,
+    tileBytes: (tokens) => SCRATCH_BYTES + tileRows * tileStride + 4 * tokens * tileRows,
+    tableBytes: LOOKUP_SUM_BYTES + groups * LOOKUP_GROUP_BYTES,
     prepare(runtime, area) {
       let table = address(weight.tables);
       let at = area + planBytes;
@@ -59,7 +59,7 @@ export function trellisPlan(
         const byColumn = at + groupBytes(width);
         runtime.exports["trellisExpand"](table, width, at);
         runtime.exports["trellisColumns"](table, width, byColumn);
-        entries.set(width, [at, address(weight.maps) + i * window * 16, byColumn]);
+        entries.set(width, [at, address(weight.maps) + i * 32, byColumn]);
         table += 32 * width * 4;
         at = byColumn + columnBytes(width);
       });
@@ -67,8 +67,8 @@ export function trellisPlan(
       widths.forEach((width, i) => {
         plan.set([width, ...entries.get(width)!], i * (PLAN_ENTRY_BYTES / 4));
       });
-      const flags = [widths.length, codeBits, interleave, tailBiting ? 1 : 0];
-      return [address(weight.codes), rows, columns, area, ...flags, address(weight.scales)];
+      const rows = [address(weight.rowAt), address(weight.scales)];
+      return [address(weight.codes), steps, columns, area, widths.length, ...rows];
     },
   };
 }

@@ -32,7 +32,12 @@ export function runSplit(
   work: number,
   args: (first: number, end: number, thread: number) => number[],
 ): void {
-  const ranges = splitRange(units, grain, threadsFor(work, runtime.threads));
+  const threads = threadsFor(work, runtime.threads);
+  if (threads === 1 && units > 0) {
+    runtime.parallel(kernel, [args(0, units, 0)]);
+    return;
+  }
+  const ranges = splitRange(units, grain, threads);
   runtime.parallel(
     kernel,
     ranges.map(([first, end], thread) => args(first, end, thread)),

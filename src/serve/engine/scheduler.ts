@@ -6,7 +6,8 @@
 import { InputError } from "../../errors.js";
 import { eventLoopTurn } from "../../runtime/event-loop.js";
 import { endTokenIds } from "../../runtime/generate.js";
-import type { Batch, LoadedModel } from "../../runtime/model.js";
+import type { LoadedModel } from "../../runtime/loaded-model.js";
+import type { Batch } from "../../runtime/model.js";
 import { Sequence, type SequenceEvent, type SequenceRequest } from "./sequence.js";
 
 /** What the server needs of a model. */

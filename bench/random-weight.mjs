@@ -1,0 +1,38 @@
+/** A coded matrix of random codes, as a backend's kernels take it; `free` gives its memory back. */
+import { lanesOf, positionsOf, toLanes } from "../dist/compute/trellis-lanes.js";
+
+/** Uniform in [-1, 1). */
+const numbers = (length) => Float32Array.from({ length }, () => 2 * Math.random() - 1);
+const bytes = (length) => Uint8Array.from({ length }, () => 256 * Math.random());
+
+export function randomWeight(backend, rows, columns, widths, interleave = 1) {
+  const chaining = { rows, interleave, tailBiting: true };
+  const lanes = lanesOf(chaining);
+  let groups = 0;
+  for (let column = 0; column < columns; groups++) column += widths[groups % widths.length];
+  const pairs = Math.ceil(groups / 2);
+  const distinct = new Set(widths);
+  const floats = (data) => {
+    const buffer = backend.allocate(data.length);
+    backend.write(buffer, data);
+    return buffer;
+  };
+  const packed = (data) => {
+    const buffer = backend.allocateBytes(data.length);
+    backend.writeBytes(buffer, data);
+    return buffer;
+  };
+  const weight = {
+    ...{ rows, columns, widths, pairs, steps: lanes.steps },
+    codes: packed(toLanes(bytes(pairs * rows), lanes, chaining)),
+    rowAt: packed(new Uint8Array(lanes.rowAt.buffer)),
+    positions: positionsOf(lanes, rows),
+    tables: floats(numbers([...distinct].reduce((sum, width) => sum + 32 * width, 0))),
+    scales: floats(numbers(rows)),
+    maps: packed(bytes(32 * distinct.size)),
+  };
+  const free = () => {
+    for (const key of ["codes", "rowAt", "tables", "scales", "maps"]) backend.free(weight[key]);
+  };
+  return { weight, free };
+}

@@ -1,0 +1,114 @@
+// Keys and values in fewer bits (docs: src/compute/kv-format.ts): written once a token, unpacked to f32 by blocks when
+// they are attended to. A row is one head of one token. Formats: 1 is f16, 2 is int8 with a scale.
+
+import { f32Bytes } from "./vector";
+
+export const F16: i32 = 1;
+
+/** Bytes of a row, a multiple of 4. */
+export function packedRowBytes(format: i32, headSize: i32): usize {
+  if (format == F16) return ((<usize>headSize << 1) + 3) & ~3;
+  return 4 + ((<usize>headSize + 3) & ~3);
+}
+
+/** Rows first .. end - 1 of x [rows, headSize] f32 -> y, row after row. */
+export function packCache(x: usize, y: usize, format: i32, headSize: i32, first: i32, end: i32): void {
+  const bytes = packedRowBytes(format, headSize);
+  for (let row = first; row < end; row++) {
+    const from = x + <usize>row * f32Bytes(headSize);
+    const to = y + <usize>row * bytes;
+    if (format == F16) packHalf(from, to, headSize);
+    else packInt8(from, to, headSize);
+  }
+}
+
+/** Rows first .. end - 1 of packed x -> y [rows, headSize] f32. */
+export function unpackCache(x: usize, y: usize, format: i32, headSize: i32, first: i32, end: i32): void {
+  const bytes = packedRowBytes(format, headSize);
+  const to = y + <usize>first * f32Bytes(headSize);
+  unpackRows(x + <usize>first * bytes, bytes, to, format, headSize, end - first);
+}
+
+/** `count` rows, `stride` bytes apart -> y [count, headSize] f32. */
+export function unpackRows(
+  x: usize,
+  stride: usize,
+  y: usize,
+  format: i32,
+  headSize: i32,
+  count: i32,
+): void {
+  for (; count > 0; count--, x += stride, y += f32Bytes(headSize)) {
+    if (format == F16) unpackHalf(x, y, headSize);
+    else unpackInt8(x, y, headSize);
+  }
+}
+
+/** To nearest even; what is too large for f16 becomes its largest number. */
+function packHalf(x: usize, y: usize, count: i32): void {
+  for (; count > 0; count--, x += 4, y += 2) {
+    const bits = load<u32>(x);
+    const magnitude = bits & 0x7fffffff;
+    let half: u32;
+    if (magnitude >= 0x477ff000) half = 0x7bff;
+    else if (magnitude < 0x38800000) {
+      // Subnormal: adding 1/2 rounds to units of 2^-24, the f16's.
+      half = reinterpret<u32>(reinterpret<f32>(magnitude) + <f32>0.5) - 0x3f000000;
+    } else half = (magnitude + 0xfff + ((magnitude >> 13) & 1) - 0x38000000) >> 13;
+    store<u16>(y, <u16>(half | ((bits >> 16) & 0x8000)));
+  }
+}
+
+/** The first four of eight halves as f32. */
+// @ts-ignore: decorator
+@inline
+export function unpackFour(halves: v128): v128 {
+  return toFloats(i32x4.extend_low_i16x8_s(halves));
+}
+
+/** The last four. */
+// @ts-ignore: decorator
+@inline
+export function unpackFourHigh(halves: v128): v128 {
+  return toFloats(i32x4.extend_high_i16x8_s(halves));
+}
+
+/** Exponent and fraction moved to f32's places stand for 2^-112 of the number, subnormals included. */
+// @ts-ignore: decorator
+@inline
+function toFloats(halves: v128): v128 {
+  const bits = v128.and(i32x4.shl(halves, 13), i32x4.splat(0x8fffffff));
+  return f32x4.mul(bits, f32x4.splat(reinterpret<f32>(0x77800000)));
+}
+
+function unpackHalf(x: usize, y: usize, count: i32): void {
+  for (; count >= 4; count -= 4, x += 8, y += 16) v128.store(y, unpackFour(v128.load64_zero(x)));
+  for (; count > 0; count--, x += 2, y += 4) {
+    const bits = ((<i32>load<i16>(x)) << 13) & 0x8fffffff;
+    store<f32>(y, reinterpret<f32>(bits) * reinterpret<f32>(0x77800000));
+  }
+}
+
+/** Scale f32 (largest magnitude / 127), then one byte a number. */
+function packInt8(x: usize, y: usize, count: i32): void {
+  let largest: f32 = 0;
+  for (let i = 0; i < count; i++) largest = max(largest, abs(load<f32>(x + f32Bytes(i))));
+  const scale = largest / <f32>127;
+  store<f32>(y, scale);
+  const inverse: f32 = scale > 0 ? <f32>1 / scale : 0;
+  for (let i = 0; i < count; i++) {
+    const value = nearest(load<f32>(x + f32Bytes(i)) * inverse);
+    store<i8>(y + 4 + <usize>i, <i8>(<i32>max(<f32>-127, min(<f32>127, value))));
+  }
+}
+
+function unpackInt8(x: usize, y: usize, count: i32): void {
+  const scale = load<f32>(x);
+  const scales = f32x4.splat(scale);
+  x += 4;
+  for (; count >= 4; count -= 4, x += 4, y += 16) {
+    const wide = i32x4.extend_low_i16x8_s(i16x8.extend_low_i8x16_s(v128.load32_zero(x)));
+    v128.store(y, f32x4.mul(f32x4.convert_i32x4_s(wide), scales));
+  }
+  for (; count > 0; count--, x++, y += 4) store<f32>(y, <f32>load<i8>(x) * scale);
+}

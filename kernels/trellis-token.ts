@@ -1,0 +1,391 @@
+// One token through coded matrices that share their input: the input is made (norm or activation) and rotated,
+// its products with the 16 vectors of A and of B become tables of 14-bit numbers for each column group, and 16
+// rows add one of each with four shuffles. No multiplication for a weight, and a step costs the same for groups
+// of 4 columns as of 1, so speed follows bits. Sums are whole numbers: the same for any number of threads.
+//
+// The six high bits of four numbers are added in a byte, exactly; the eight low bits are averaged, which rounds.
+// Relative error of y 0.05 % for Gaussian x (docs/performance.md).
+
+import { rmsNorm, siluMultiply } from "./elementwise";
+import { rotate } from "./rotate";
+import { lookUp, nibbles, PREFIX_BYTES, stateBytes, streamBytes } from "./trellis-window";
+import { f32Bytes } from "./vector";
+
+/** Steps (16 rows each) whose sums stay in L1 while all groups pass. */
+const TILE: i32 = 128;
+/** Pairs whose bytes add up in 16 bits. */
+const PAIRS_AT_ONCE: i32 = 256;
+/** Bytes of the tables of a pair: low and high bytes of A, of B, then of the second group's. */
+const PAIR_BYTES: usize = 128;
+/** Bytes of sums of a step while pairs are added: low, odd low, high, odd high. */
+const ACC_BYTES: usize = 64;
+/** Numbers of the tables are from -LARGEST to LARGEST, stored with OFFSET added: below 2^14 and no carry to 64. */
+const LARGEST: i32 = 8127;
+const OFFSET: i32 = 8192;
+
+// How the input is made from x (src/compute/wasm/token-products.ts).
+const NORMALISE: i32 = 1;
+const ACTIVATE: i32 = 2;
+
+// 15 in every byte, OFFSET and 255 in every 16 bits; in memory because of V8 (see exp.ts).
+const BYTES: usize = memory.data<u16>([
+  0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 8192, 8192, 8192, 8192, 8192, 8192, 8192, 8192,
+  255, 255, 255, 255, 255, 255, 255, 255,
+]);
+
+/** One matrix and where its product goes; written by src/compute/wasm/token-products.ts. */
+// @ts-ignore: decorator
+@unmanaged
+class Product {
+  codes: usize = 0;
+  steps: i32 = 0;
+  columns: i32 = 0;
+  pairs: i32 = 0;
+  rowAt: usize = 0;
+  scales: usize = 0;
+  y: usize = 0;
+  /** [rows], added to the product: a bias, y itself, or 0 for none. */
+  base: usize = 0;
+  /** Entries of 12 bytes: width, addresses of its int16 tables by column and of S1 and S2. */
+  plan: usize = 0;
+  patternLength: i32 = 0;
+  /** What a unit of a table of int16 is worth where the largest input is 1. */
+  unit: f32 = 0;
+  /** Whether the tables are those of the product before. */
+  sameTables: i32 = 0;
+}
+const PLAN_ENTRY: usize = 12;
+
+/**
+ * All `count` products for this thread's share of the rows. kind 0: the input is x; 1: its RMSNorm with weights
+ * `other`; 2: silu(x) * other. `scratch`, this thread's own: 14 bytes a column and 128, 256 bytes for each of
+ * `pairs` (the most of any product), 16 KiB.
+ */
+export function tokenProducts(
+  kind: i32,
+  x: usize,
+  other: usize,
+  epsilon: f32,
+  columns: i32,
+  signs: usize,
+  q: usize,
+  m: i32,
+  products: usize,
+  count: i32,
+  pairs: i32,
+  scratch: usize,
+  thread: i32,
+  threads: i32,
+): void {
+  const sums = scratch;
+  const acc = sums + 64 * TILE;
+  const tables = acc + ACC_BYTES * TILE;
+  const wide = tables + <usize>pairs * PAIR_BYTES;
+  const made = wide + <usize>pairs * 128;
+  const rotated = made + f32Bytes(columns);
+  const spare = rotated + f32Bytes(columns);
+  const quantised = spare + f32Bytes(columns);
+  let input = x;
+  if (kind == NORMALISE) {
+    rmsNorm(x, other, made, columns, epsilon, 0, 1);
+    input = made;
+  } else if (kind == ACTIVATE) {
+    memory.copy(made, x, f32Bytes(columns));
+    siluMultiply(made, other, 0, columns);
+    input = made;
+  }
+  rotate(input, rotated, signs, q, m, columns, false, spare, 0, 1);
+  const largest = quantise(rotated, columns, quantised);
+  let unit: f32 = 0;
+  for (let i = 0; i < count; i++) {
+    const product = changetype<Product>(products + <usize>i * offsetof<Product>());
+    if (product.sameTables == 0) unit = buildTables(product, quantised, wide, tables) * largest;
+    const steps = product.steps;
+    const first = (steps * thread) / threads;
+    const end = (steps * (thread + 1)) / threads;
+    for (let step = first; step < end; step += TILE) {
+      const size = min(TILE, end - step);
+      multiply(product, step, size, tables, acc, sums);
+      finish(product, step, size, sums, unit);
+    }
+  }
+}
+
+/** x as int16, the largest magnitude 32767, and zeros behind for a group that is cut; returns that magnitude. */
+function quantise(x: usize, count: i32, out: usize): f32 {
+  // max, not pmax: NaN must come through.
+  let most = f32x4.splat(0);
+  let largest: f32 = 0;
+  const fours = count & ~3;
+  for (let i = 0; i < fours; i += 4) most = f32x4.max(most, f32x4.abs(v128.load(x + f32Bytes(i))));
+  for (let lane = fours; lane < count; lane++) largest = max(largest, abs(load<f32>(x + f32Bytes(lane))));
+  largest = max(
+    largest,
+    max(
+      max(f32x4.extract_lane(most, 0), f32x4.extract_lane(most, 1)),
+      max(f32x4.extract_lane(most, 2), f32x4.extract_lane(most, 3)),
+    ),
+  );
+  const factor: f32 = largest > 0 ? <f32>32767 / largest : 0;
+  const factors = f32x4.splat(factor);
+  for (let i = 0; i < fours; i += 4) {
+    const rounded = i32x4.trunc_sat_f32x4_s(
+      f32x4.nearest(f32x4.mul(v128.load(x + f32Bytes(i)), factors)),
+    );
+    v128.store64_lane(out + (<usize>i << 1), i16x8.narrow_i32x4_s(rounded, rounded), 0);
+  }
+  for (let i = fours; i < count; i++)
+    store<i16>(out + (<usize>i << 1), <i16>nearest<f32>(load<f32>(x + f32Bytes(i)) * factor));
+  store<u64>(out + (<usize>count << 1), 0);
+  return largest;
+}
+
+/** Products of fractions of 32768; never twice -32768, so the relaxed instruction gives the same. */
+// @ts-ignore: decorator
+@inline
+function fraction(a: v128, b: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return i16x8.relaxed_q15mulr_s(a, b);
+  return i16x8.q15mulr_sat_s(a, b);
+}
+
+/** A group of int16 tables: A 0-7, A 8-15, B 0-7, B 8-15; returns the larger of `most` and their magnitudes. */
+// @ts-ignore: decorator
+@inline
+function buildGroup(x: usize, width: i32, byColumn: usize, out: usize, most: v128): v128 {
+  let s = v128.load16_splat(x);
+  let a = fraction(v128.load(byColumn), s);
+  let b = fraction(v128.load(byColumn, 16), s);
+  let c = fraction(v128.load(byColumn, 32), s);
+  let d = fraction(v128.load(byColumn, 48), s);
+  for (let v = 1; v < width; v++) {
+    x += 2;
+    byColumn += 64;
+    s = v128.load16_splat(x);
+    a = i16x8.add(a, fraction(v128.load(byColumn), s));
+    b = i16x8.add(b, fraction(v128.load(byColumn, 16), s));
+    c = i16x8.add(c, fraction(v128.load(byColumn, 32), s));
+    d = i16x8.add(d, fraction(v128.load(byColumn, 48), s));
+  }
+  v128.store(out, a);
+  v128.store(out, b, 16);
+  v128.store(out, c, 32);
+  v128.store(out, d, 48);
+  const ab = i16x8.max_s(i16x8.abs(a), i16x8.abs(b));
+  const cd = i16x8.max_s(i16x8.abs(c), i16x8.abs(d));
+  return i16x8.max_s(most, i16x8.max_s(ab, cd));
+}
+
+/** The tables of all groups, low and high bytes apart, at `tables`; returns what a unit is worth. */
+function buildTables(product: Product, x: usize, wide: usize, tables: usize): f32 {
+  const groups = 2 * product.pairs;
+  const plan = product.plan;
+  const length = product.patternLength;
+  let most = i16x8.splat(0);
+  let position = 0;
+  let at = x;
+  // Reads past x only in a second group that does not exist: its numbers must be 0.
+  const last = x + (<usize>product.columns << 1);
+  for (let group = 0, out = wide; group < groups; group++, out += 64) {
+    const entry = plan + <usize>position * PLAN_ENTRY;
+    if (++position == length) position = 0;
+    const width = load<i32>(entry);
+    const byColumn = <usize>load<u32>(entry, 4);
+    const from = min(at, last);
+    if (width == 2) most = buildGroup(from, 2, byColumn, out, most);
+    else if (width == 1) most = buildGroup(from, 1, byColumn, out, most);
+    else if (width == 3) most = buildGroup(from, 3, byColumn, out, most);
+    else most = buildGroup(from, 4, byColumn, out, most);
+    at += <usize>width << 1;
+  }
+  most = i16x8.max_s(most, v128.shuffle<i16>(most, most, 4, 5, 6, 7, 0, 1, 2, 3));
+  most = i16x8.max_s(most, v128.shuffle<i16>(most, most, 2, 3, 0, 1, 6, 7, 4, 5));
+  const largest = max(1, max(i16x8.extract_lane_s(most, 0), i16x8.extract_lane_s(most, 1)));
+  const factor = min(32767, (LARGEST << 15) / largest);
+  const factors = i16x8.splat(<i16>factor);
+  const end = wide + (<usize>groups << 6);
+  for (let from = wide, to = tables; from < end; from += 32, to += 32) {
+    const offset = v128.load(BYTES, 16);
+    const low = v128.load(BYTES, 32);
+    const a = i16x8.add(fraction(v128.load(from), factors), offset);
+    const b = i16x8.add(fraction(v128.load(from, 16), factors), offset);
+    v128.store(to, i8x16.narrow_i16x8_u(v128.and(a, low), v128.and(b, low)));
+    v128.store(to, i8x16.narrow_i16x8_u(i16x8.shr_u(a, 8), i16x8.shr_u(b, 8)), 16);
+  }
+  return product.unit / <f32>factor;
+}
+
+/** sums [16 size] of the tables' numbers over all groups, for `size` steps from `first`. */
+function multiply(product: Product, first: i32, size: i32, tables: usize, acc: usize, sums: usize): void {
+  const length = streamBytes(product.steps);
+  let stream = product.codes + PREFIX_BYTES + (<usize>first << 4);
+  const zero = i32x4.splat(0);
+  for (let p = sums; p < sums + (<usize>size << 6); p += 16) v128.store(p, zero);
+  for (let p = acc; p < acc + (<usize>size << 6); p += 16) v128.store(p, zero);
+  const pairs = product.pairs;
+  const patternLength = product.patternLength;
+  let position = 0;
+  for (let pair = 0; pair < pairs; pair += PAIRS_AT_ONCE) {
+    const count = min(PAIRS_AT_ONCE, pairs - pair);
+    if (patternLength == 1) addUniform(stream, length, size, count, tables, product.plan, acc);
+    else position = addMixed(stream, length, size, count, tables, product.plan, patternLength, position, acc);
+    stream += <usize>count * length;
+    tables += <usize>count * PAIR_BYTES;
+    widen(acc, size, sums);
+  }
+}
+
+function addUniform(
+  stream: usize,
+  length: usize,
+  size: i32,
+  count: i32,
+  tables: usize,
+  plan: usize,
+  acc: usize,
+): void {
+  const maps = <usize>load<u32>(plan, 8);
+  const s1 = v128.load(maps);
+  const s2 = v128.load(maps, 16);
+  const mask = v128.load(BYTES);
+  for (; count > 0; count--, stream += length, tables += PAIR_BYTES)
+    addPair(stream, size, tables, s1, s2, s1, s2, mask, acc);
+}
+
+function addMixed(
+  stream: usize,
+  length: usize,
+  size: i32,
+  count: i32,
+  tables: usize,
+  plan: usize,
+  patternLength: i32,
+  position: i32,
+  acc: usize,
+): i32 {
+  const mask = v128.load(BYTES);
+  for (; count > 0; count--, stream += length, tables += PAIR_BYTES) {
+    const maps = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
+    if (++position == patternLength) position = 0;
+    const others = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
+    if (++position == patternLength) position = 0;
+    const s1 = v128.load(maps);
+    const s2 = v128.load(maps, 16);
+    addPair(stream, size, tables, s1, s2, v128.load(others), v128.load(others, 16), mask, acc);
+  }
+  return position;
+}
+
+/**
+ * Adds the look-ups of a pair to acc: for low and high bytes the sums of raw 16-bit words (two rows each), and
+ * the sums of their high bytes, the odd rows. A step is about 40 vector instructions for 32 codes.
+ */
+// @ts-ignore: decorator
+@inline
+function addPair(
+  p: usize,
+  size: i32,
+  tables: usize,
+  s1: v128,
+  s2: v128,
+  t1: v128,
+  t2: v128,
+  mask: v128,
+  acc: usize,
+): void {
+  // Tables are left in memory: there are 15 registers, and loads are not what limits this loop.
+  const before = v128.load(p - 16);
+  let state = stateBytes(p, s1, s2, false, mask);
+  let next = lookUp(s2, nibbles(before, false, mask));
+  let state1 = stateBytes(p, t1, t2, true, mask);
+  let next1 = lookUp(t2, nibbles(before, true, mask));
+  const end = p + (<usize>size << 4);
+  do {
+    const codes = v128.load(p);
+    const n = nibbles(codes, false, mask);
+    const atA = v128.xor(nibbles(state, false, mask), n);
+    const atB = v128.xor(nibbles(state, true, mask), n);
+    state = v128.xor(lookUp(s1, n), next);
+    next = lookUp(s2, n);
+    let low = i8x16.avgr_u(lookUp(v128.load(tables), atA), lookUp(v128.load(tables, 32), atB));
+    let high = i8x16.add(lookUp(v128.load(tables, 16), atA), lookUp(v128.load(tables, 48), atB));
+    const n1 = nibbles(codes, true, mask);
+    const atC = v128.xor(nibbles(state1, false, mask), n1);
+    const atD = v128.xor(nibbles(state1, true, mask), n1);
+    state1 = v128.xor(lookUp(t1, n1), next1);
+    next1 = lookUp(t2, n1);
+    low = i8x16.avgr_u(low, i8x16.avgr_u(lookUp(v128.load(tables, 64), atC), lookUp(v128.load(tables, 96), atD)));
+    high = i8x16.add(
+      high,
+      i8x16.add(lookUp(v128.load(tables, 80), atC), lookUp(v128.load(tables, 112), atD)),
+    );
+    v128.store(acc, i16x8.add(v128.load(acc), low));
+    v128.store(acc, i16x8.add(v128.load(acc, 16), i16x8.shr_u(low, 8)), 16);
+    v128.store(acc, i16x8.add(v128.load(acc, 32), high), 32);
+    v128.store(acc, i16x8.add(v128.load(acc, 48), i16x8.shr_u(high, 8)), 48);
+    p += 16;
+    acc += ACC_BYTES;
+  } while (p != end);
+}
+
+/** Adds acc, as 4 low + 256 high, to sums and clears it. */
+function widen(acc: usize, size: i32, sums: usize): void {
+  const zero = i16x8.splat(0);
+  for (; size > 0; size--, acc += ACC_BYTES, sums += 64) {
+    const oddLow = v128.load(acc, 16);
+    const evenLow = i16x8.sub(v128.load(acc), i16x8.shl(oddLow, 8));
+    const oddHigh = v128.load(acc, 48);
+    const evenHigh = i16x8.sub(v128.load(acc, 32), i16x8.shl(oddHigh, 8));
+    for (let p: usize = 0; p < 64; p += 16) v128.store(acc + p, zero);
+    const low0 = v128.shuffle<i16>(evenLow, oddLow, 0, 8, 1, 9, 2, 10, 3, 11);
+    const low1 = v128.shuffle<i16>(evenLow, oddLow, 4, 12, 5, 13, 6, 14, 7, 15);
+    const high0 = v128.shuffle<i16>(evenHigh, oddHigh, 0, 8, 1, 9, 2, 10, 3, 11);
+    const high1 = v128.shuffle<i16>(evenHigh, oddHigh, 4, 12, 5, 13, 6, 14, 7, 15);
+    addWide(i32x4.extend_low_i16x8_u(low0), i32x4.extend_low_i16x8_u(high0), sums);
+    addWide(i32x4.extend_high_i16x8_u(low0), i32x4.extend_high_i16x8_u(high0), sums + 16);
+    addWide(i32x4.extend_low_i16x8_u(low1), i32x4.extend_low_i16x8_u(high1), sums + 32);
+    addWide(i32x4.extend_high_i16x8_u(low1), i32x4.extend_high_i16x8_u(high1), sums + 48);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function addWide(low: v128, high: v128, sums: usize): void {
+  v128.store(sums, i32x4.add(v128.load(sums), i32x4.add(i32x4.shl(low, 2), i32x4.shl(high, 8))));
+}
+
+/** y[row] = base[row] + (sum - the tables' offsets) unit scales[row]. */
+function finish(product: Product, first: i32, size: i32, sums: usize, unit: f32): void {
+  // Sums wrap around at 2^16 groups; what is left without the offsets does not, below 2^17.
+  // Three averages a pair round up by 1/2 each half of the time: by 2 in the unit of a sum, on average.
+  const offsets = i32x4.splat((4 * OFFSET + 2) * product.pairs);
+  const units = f32x4.splat(unit);
+  let rowAt = product.rowAt + (<usize>first << 6);
+  const scales = product.scales;
+  const y = product.y;
+  const base = product.base;
+  const end = sums + (<usize>size << 6);
+  for (; sums < end; sums += 16, rowAt += 16) {
+    const rows = v128.load(rowAt);
+    const values = f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(v128.load(sums), offsets)), units);
+    if (i32x4.bitmask(rows)) {
+      for (let i: usize = 0; i < 16; i += 4) {
+        if (load<i32>(rowAt + i) < 0) continue;
+        v128.store(sums, values);
+        put(load<f32>(sums + i), load<i32>(rowAt + i), scales, base, y);
+      }
+    } else {
+      put(f32x4.extract_lane(values, 0), i32x4.extract_lane(rows, 0), scales, base, y);
+      put(f32x4.extract_lane(values, 1), i32x4.extract_lane(rows, 1), scales, base, y);
+      put(f32x4.extract_lane(values, 2), i32x4.extract_lane(rows, 2), scales, base, y);
+      put(f32x4.extract_lane(values, 3), i32x4.extract_lane(rows, 3), scales, base, y);
+    }
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function put(value: f32, row: i32, scales: usize, base: usize, y: usize): void {
+  const at = f32Bytes(row);
+  const scaled = value * load<f32>(scales + at);
+  store<f32>(y + at, base ? load<f32>(base + at) + scaled : scaled);
+}
