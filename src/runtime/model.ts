@@ -37,8 +37,11 @@ export interface Session {
 export interface Batch {
   /** Most sequences that advance together. */
   readonly sequences: number;
-  /** A sequence for this batch. Its `forward` (a prompt) and the batch's must not overlap. */
-  createSession(capacity: number): Session;
+  /**
+   * A sequence for this batch. Its `forward` (a prompt) and the batch's must not overlap. `exact` keeps keys and
+   * values in f32, as `eval` does, whatever the model was loaded with.
+   */
+  createSession(capacity: number, options?: { readonly exact?: boolean }): Session;
   /** Appends ids[i] to sessions[i], which are of this batch and distinct; logits [vocabularySize] of each. */
   forward(sessions: readonly Session[], ids: Int32Array): Promise<Float32Array[]>;
   /** Gives back what the sessions share; free them first. */

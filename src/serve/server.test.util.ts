@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import OpenAI from "openai";
+import type { LoadModelOptions } from "../runtime/assemble.js";
 import { loadModel } from "../runtime/load.js";
 import type { LoadedModel } from "../runtime/loaded-model.js";
 import type { ServedModel } from "./engine/scheduler.js";
@@ -19,14 +20,14 @@ const TEMPLATE =
   "{% if add_generation_prompt %}Once upon a time{% endif %}";
 
 /** The story model with a chat template. */
-export async function loadStories(): Promise<LoadedModel> {
+export async function loadStories(options: LoadModelOptions = {}): Promise<LoadedModel> {
   const folder = await mkdtemp(join(tmpdir(), "pocketllm-serve-"));
   try {
     await cp(STORIES, folder, { recursive: true });
     const path = join(folder, "tokenizer_config.json");
     const config = JSON.parse(await readFile(path, "utf8")) as object;
     await writeFile(path, JSON.stringify({ ...config, chat_template: TEMPLATE }));
-    return await loadModel(folder, { threads: 1 });
+    return await loadModel(folder, { threads: 1, ...options });
   } finally {
     await rm(folder, { recursive: true });
   }
@@ -42,7 +43,7 @@ export function slowed(model: ServedModel, milliseconds: number): ServedModel {
       const batch = model.createBatch(options);
       return {
         sequences: batch.sequences,
-        createSession: (capacity) => batch.createSession(capacity),
+        createSession: (capacity, exact) => batch.createSession(capacity, exact),
         async forward(sessions, ids) {
           await sleep(milliseconds);
           return await batch.forward(sessions, ids);

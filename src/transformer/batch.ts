@@ -90,10 +90,10 @@ export class TransformerBatch {
     }
   }
 
-  /** A sequence for this batch; it runs alone too (a prompt), but not while another of the batch does. */
-  createSession(capacity: number): TransformerSession {
+  /** A sequence for this batch; it runs alone too (a prompt), but not while another of the batch does. `exact` keeps keys and values in f32. */
+  createSession(capacity: number, { exact = false } = {}): TransformerSession {
     return new TransformerSession(this.#backend, this.#weights, capacity, {
-      cache: this.#cache,
+      cache: exact ? "f32" : this.#cache,
       scratch: this.#scratch,
     });
   }

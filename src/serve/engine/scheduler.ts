@@ -145,7 +145,9 @@ export class Scheduler {
       const sequence = this.#waiting[0];
       if (sequence === undefined) return;
       try {
-        sequence.session = this.#batch.createSession(sequence.capacity);
+        sequence.session = this.#batch.createSession(sequence.capacity, {
+          exact: sequence.request.promptLogprobs !== null,
+        });
       } catch (error) {
         // Memory for its KV cache: what runs now gives some back at its end.
         if (error instanceof InputError && this.#running.length > 0) return;
