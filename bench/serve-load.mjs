@@ -68,7 +68,9 @@ async function load(clients, forSeconds) {
   const MB = (bytes) => Math.round(bytes / 1e6);
   const resident = memory.length === 0 ? "" : `, memory ${memory.map(MB).join(" ")} MB`;
   const rate = counts.tokens / took;
-  console.log(`${clients} clients, ${took.toFixed(0)} s: ${JSON.stringify(counts)}, ${rate.toFixed(1)} tokens/s${resident}`);
+  console.log(
+    `${clients} clients, ${took.toFixed(0)} s: ${JSON.stringify(counts)}, ${rate.toFixed(1)} tokens/s${resident}`,
+  );
   return rate;
 }
 
@@ -84,6 +86,11 @@ for (let i = 0; i < Number(values.kill); i++) {
   controller.abort();
 }
 await sleep(1000);
-const [running, waiting] = [await metric("pocketllm_sequences_running"), await metric("pocketllm_sequences_waiting")];
+const [running, waiting] = [
+  await metric("pocketllm_sequences_running"),
+  await metric("pocketllm_sequences_waiting"),
+];
 const resident = Math.round((await metric("process_resident_memory_bytes")) / 1e6);
-console.log(`${values.kill} clients left in the middle: ${running} running, ${waiting} waiting, memory ${resident} MB`);
+console.log(
+  `${values.kill} clients left in the middle: ${running} running, ${waiting} waiting, memory ${resident} MB`,
+);
