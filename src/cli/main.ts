@@ -7,6 +7,7 @@ import { registerCompress } from "./commands/compress.js";
 import { registerEval } from "./commands/eval.js";
 import { registerGenerate } from "./commands/generate.js";
 import { registerInspect } from "./commands/inspect.js";
+import { registerServe } from "./commands/serve.js";
 import { registerTrain } from "./commands/train.js";
 import { registerTune } from "./commands/tune.js";
 import { registerVerify } from "./commands/verify.js";
@@ -22,6 +23,7 @@ for (const register of [
   registerEval,
   registerGenerate,
   registerChat,
+  registerServe,
   registerTune,
   registerTrain,
   registerInspect,
