@@ -1,4 +1,6 @@
 /** What a report says: folders with the measurements that belong to them. `page.ts` and `card.ts` show it. */
+import { resolve } from "node:path";
+import { quote } from "../checkpoint/json.js";
 import { InputError, UsageError } from "../errors.js";
 import type { FolderFacts } from "./folder-facts.js";
 import type { EvaluationResult, SpeedResult, TaskScore, TextResult } from "./results.js";
@@ -27,7 +29,8 @@ export interface TextComparison extends TextResult {
 
 /**
  * Gives every measurement to the folder whose manifest it names, or to the folders made from the model that it
- * names. UsageError for a folder given twice, InputError for a measurement of a model that is none of these.
+ * names; speeds are matched by path. UsageError for a folder given twice, InputError for a measurement of a model
+ * that is none of these.
  */
 export function joinMeasurements(
   folders: readonly FolderFacts[],
@@ -39,31 +42,28 @@ export function joinMeasurements(
     if (first < i)
       throw new UsageError(`${folders[first].path} and ${path} are the same model: give it once`);
   }
-  const isOf = (folder: FolderFacts, { model }: EvaluationResult | SpeedResult) =>
-    model === null
-      ? folders.length === 1
-      : model.kind === "manifest" && model.sha256 === folder.manifestSha256;
+  const isOf = (folder: FolderFacts, { model }: EvaluationResult) =>
+    model.kind === "manifest" && model.sha256 === folder.manifestSha256;
   const isOfOriginal = (folder: FolderFacts, { model }: EvaluationResult) =>
     model.kind === "weights" && model.sha256 === folder.made.source.sha256;
-  for (const result of [...evaluations, ...speeds]) {
-    const known = folders.some(
-      (folder) => isOf(folder, result) || ("tasks" in result && isOfOriginal(folder, result)),
-    );
-    if (known) continue;
-    if (result.model === null)
-      throw new InputError(
-        `${result.from} does not say which model it measured: report on one folder at a time`,
-      );
+  const isSpeedOf = (folder: FolderFacts, { model }: SpeedResult) => resolve(model) === resolve(folder.path);
+  const given = folders.map(({ path }) => path).join(", ");
+  for (const result of evaluations) {
+    if (folders.some((folder) => isOf(folder, result) || isOfOriginal(folder, result))) continue;
     const { kind, sha256 } = result.model;
     throw new InputError(
-      `${result.from} measured another model (${kind} ${sha256.slice(0, 16)}…) than ${folders.map(({ path }) => path).join(", ")}: measure these again`,
+      `${result.from} measured another model (${kind} ${sha256.slice(0, 16)}…) than ${given}: measure these again`,
     );
   }
+  // A file of bench may hold the original's speed, too.
+  for (const { from, model } of speeds)
+    if (!speeds.some((other) => other.from === from && folders.some((folder) => isSpeedOf(folder, other))))
+      throw new InputError(`${from} measured ${quote(model)} and none of ${given}: measure these`);
   return folders.map((folder) => ({
     ...folder,
     evaluations: evaluations.filter((result) => isOf(folder, result)),
     original: evaluations.filter((result) => isOfOriginal(folder, result)),
-    speed: speeds.filter((result) => isOf(folder, result)),
+    speed: speeds.filter((result) => isSpeedOf(folder, result)),
   }));
 }
 

@@ -65,10 +65,11 @@ export interface EvaluationResult {
   readonly tasks: readonly TaskScore[];
 }
 
-/** Tokens a second, seconds, bytes; a median where the program took several runs. */
+/** Medians: tokens a second, seconds, bytes. */
 export interface SpeedResult {
   readonly from: string;
-  readonly model: MeasuredModel | null;
+  /** The path that was measured. */
+  readonly model: string;
   readonly prefill: number;
   readonly decode: number;
   readonly timeToFirstToken: number;
@@ -80,6 +81,7 @@ export interface SpeedResult {
 /** A result has a number for each window: 16 MiB are those of a million windows. */
 const MAX_BYTES = 16 * 2 ** 20;
 const MAX_TASKS = 1000;
+const MAX_MODELS = 100;
 const HASH = /^[0-9a-f]{64}$/;
 
 /** InputError or CorruptFileError, one line, for what is no result of `eval`. */
@@ -105,22 +107,26 @@ export function parseEvaluation(root: JsonField, from: string): EvaluationResult
   };
 }
 
-/** InputError or CorruptFileError, one line, for what is no result of `bench`. */
-export async function readSpeed(path: string): Promise<SpeedResult> {
+/** Of every model that was measured. InputError or CorruptFileError, one line, for what is no result of `bench`. */
+export async function readSpeeds(path: string): Promise<SpeedResult[]> {
   const root = await readResult(path);
   if (!root.has("prefill") || !root.has("decode"))
     throw new InputError(`${path} is not a result of bench: make one with bench MODEL --json > FILE`);
-  const positive = (key: string) => finite(root.get(key), 0);
-  return {
-    from: path,
-    model: root.has("model") ? parseModel(root.get("model")) : null,
-    prefill: positive("prefill"),
-    decode: positive("decode"),
-    timeToFirstToken: positive("timeToFirstToken"),
-    residentBytes: positive("residentBytes"),
-    loadSeconds: positive("loadSeconds"),
-    machine: root.has("machine") ? describeMachine(root.get("machine")) : null,
-  };
+  const machine = root.has("machine") ? describeMachine(root.get("machine")) : null;
+  const others = root.has("against") ? root.get("against").items(MAX_MODELS) : [];
+  return [root, ...others].map((field) => {
+    const figure = (key: string) => finite(field.get(key), 0);
+    return {
+      from: path,
+      model: field.get("model").string(),
+      prefill: figure("prefill"),
+      decode: figure("decode"),
+      timeToFirstToken: figure("timeToFirstToken"),
+      residentBytes: figure("residentBytes"),
+      loadSeconds: figure("loadSeconds"),
+      machine,
+    };
+  });
 }
 
 async function readResult(path: string): Promise<JsonField> {
@@ -201,7 +207,6 @@ function parseTasks(root: JsonField): TaskScore[] {
 
 /** A line from whatever simple values there are. */
 function describeMachine(field: JsonField): string {
-  if (typeof field.value === "string") return field.value;
   return field
     .entries(100)
     .flatMap(([name, { value }]) =>

@@ -11,7 +11,7 @@ import { type CardOptions, modelCard } from "./card.js";
 import { type FolderFacts, readFolderFacts } from "./folder-facts.js";
 import { reportPage } from "./page.js";
 import { joinMeasurements, type Report } from "./report.js";
-import { type EvaluationResult, parseEvaluation, readEvaluation, readSpeed } from "./results.js";
+import { type EvaluationResult, parseEvaluation, readEvaluation, readSpeeds } from "./results.js";
 
 /** What `eval` takes for every folder; absent: nothing is measured. */
 export type ReportMeasurement = Pick<
@@ -55,7 +55,7 @@ export async function runReport(options: RunReportOptions): Promise<WrittenRepor
   const cards = card ? facts.map(({ path }) => join(path, CARD_FILE)) : [];
   if (card) for (const folder of facts) await checkCard(folder, card.overwrite);
   const evaluations = await Promise.all((options.evaluations ?? []).map(readEvaluation));
-  const speeds = await Promise.all((options.speeds ?? []).map(readSpeed));
+  const speeds = (await Promise.all((options.speeds ?? []).map(readSpeeds))).flat();
   joinMeasurements(facts, evaluations, speeds);
 
   if (options.measure) evaluations.push(...(await measure(facts, options.measure, options)));

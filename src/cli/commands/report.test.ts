@@ -114,9 +114,17 @@ test("measured now: the same numbers as from a file, which is kept beside the pa
 
 test("speed from a result of bench", async () => {
   const speed = { prefill: 801.25, decode: 123.5, timeToFirstToken: 0.2, residentBytes: 9e7, loadSeconds: 1 };
-  writeFileSync(at("bench.json"), JSON.stringify(speed));
+  const against = [{ ...speed, model: TEN }];
+  const machine = { cores: 2, processor: "<b>" };
+  writeFileSync(
+    at("bench.json"),
+    JSON.stringify({ ...speed, model: POCKET_STORIES, decode: 99, against, machine }),
+  );
   await succeed("report", TEN, "--bench", at("bench.json"), "--out", at("fast.html"));
-  assert.match(readFileSync(at("fast.html"), "utf8"), /<td>801\.3<\/td><td>123\.5<\/td><td>0\.200 s<\/td>/);
+  assert.match(
+    readFileSync(at("fast.html"), "utf8"),
+    /cores 2, processor &lt;b&gt;<\/th><td>801\.3<\/td><td>123\.5<\/td><td>0\.200 s<\/td>/,
+  );
 });
 
 test("--card: a README.md with the hub's header; weights unchanged; never over another one", async () => {
@@ -241,6 +249,7 @@ test("what cannot be reported: one line, exit code 1, or 2 for a wrong option", 
       file("broken.json", JSON.stringify(broken)),
     ],
     [1, /does not say which model/, SIX, "--evaluation", file("nobody.json", JSON.stringify(without))],
+    [1, /bench\.json measured ".*" and none of .*six: measure these/, SIX, "--bench", at("bench.json")],
     [1, /is not a result of bench/, SIX, "--bench", `${SIX}.json`],
     [1, /is no PocketLLM folder/, POCKET_STORIES],
     [1, /is not a file/, SIX, "--out", at("folder.html")],
