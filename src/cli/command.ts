@@ -91,6 +91,8 @@ const SYSTEM_ERRORS: Readonly<Record<string, string>> = {
   EPERM: "permission denied",
   EROFS: "the file system is read-only",
   EMFILE: "too many open files",
+  EADDRINUSE: "another program listens there already: give another --port",
+  EADDRNOTAVAIL: "this machine does not have that address: give another --host",
   ENOENT: "no such file or folder",
   ENOTDIR: "not a folder",
   EISDIR: "is a folder, a file was expected",

@@ -8,6 +8,7 @@ import { registerEval } from "./commands/eval.js";
 import { registerGenerate } from "./commands/generate.js";
 import { registerInspect } from "./commands/inspect.js";
 import { registerReport } from "./commands/report.js";
+import { registerServe } from "./commands/serve.js";
 import { registerTrain } from "./commands/train.js";
 import { registerTune } from "./commands/tune.js";
 import { registerVerify } from "./commands/verify.js";
@@ -23,6 +24,7 @@ for (const register of [
   registerEval,
   registerGenerate,
   registerChat,
+  registerServe,
   registerTune,
   registerTrain,
   registerInspect,

@@ -9,8 +9,10 @@ import { createBackend } from "../compute/create.js";
 import { InputError, UsageError } from "../errors.js";
 import type { OnProgress } from "../progress.js";
 import { createTokenizer } from "../text/tokenizer.js";
+import { TransformerBatch } from "../transformer/batch.js";
 import { CACHE_FORMATS, type CacheFormat } from "../transformer/kv-cache.js";
-import { type Decoding, TransformerSession } from "../transformer/session.js";
+import type { Decoding } from "../transformer/scratch.js";
+import { TransformerSession } from "../transformer/session.js";
 import { freeWeights, loadWeights, type WeightSource, weightBytes } from "../transformer/weights.js";
 import { generate } from "./generate.js";
 import type { LoadedModel } from "./loaded-model.js";
@@ -90,6 +92,13 @@ export async function assembleModel(
           throw new InputError(`${capacity} tokens are more than the context of ${contextLength}`);
         return new TransformerSession(owner, weights, capacity, { cache: kvCache, decoding });
       },
+      createBatch: (options) =>
+        new TransformerBatch(owner, weights, {
+          ...options,
+          capacity: contextLength,
+          cache: kvCache,
+          decoding,
+        }),
       generate: (prompt, options) => generate(model, prompt, options),
       async close() {
         freeWeights(owner, weights);

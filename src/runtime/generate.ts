@@ -236,7 +236,7 @@ function roomForAnswer(
 }
 
 /** Every token that ends a text: the configuration's and the tokenizer's. */
-function endTokenIds(model: LanguageModel): ReadonlySet<number> {
+export function endTokenIds(model: Pick<LanguageModel, "config" | "tokenizer">): ReadonlySet<number> {
   const ids = new Set(model.config.eosTokenIds);
   if (model.tokenizer.eosTokenId !== null) ids.add(model.tokenizer.eosTokenId);
   return ids;

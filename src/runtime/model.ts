@@ -33,6 +33,25 @@ export interface Session {
   free(): void;
 }
 
+/** Sequences that advance together, one token each, for what one costs and little more. */
+export interface Batch {
+  /** Most sequences that advance together. */
+  readonly sequences: number;
+  /** A sequence for this batch. Its `forward` (a prompt) and the batch's must not overlap. */
+  createSession(capacity: number): Session;
+  /** Appends ids[i] to sessions[i], which are of this batch and distinct; logits [vocabularySize] of each. */
+  forward(sessions: readonly Session[], ids: Int32Array): Promise<Float32Array[]>;
+  /** Gives back what the sessions share; free them first. */
+  free(): void;
+}
+
+export interface BatchOptions {
+  /** Most sequences that advance together. */
+  readonly sequences: number;
+  /** Most tokens that a session's `forward` runs at a time. */
+  readonly chunk: number;
+}
+
 export interface LanguageModel {
   readonly config: ModelConfig;
   readonly tokenizer: Tokenizer;

@@ -1,6 +1,6 @@
 /**
  * Chooses the next token from logits. The order of the steps is that of Hugging Face's `generate`:
- * repetition penalty, logit bias, temperature, top-k, top-p, min-p, then one draw.
+ * repetition penalty, frequency and presence penalties, logit bias, temperature, top-k, top-p, min-p, then one draw.
  */
 import { InputError, UsageError } from "../errors.js";
 import { sortByLogit, topIds } from "./ranking.js";
@@ -19,6 +19,10 @@ export interface SamplingOptions {
    * CTRL, arXiv 1909.05858, section 4.1.
    */
   readonly repetitionPenalty?: number;
+  /** Taken from a chosen token's logit for each time it was chosen; default 0. The prompt does not count. */
+  readonly frequencyPenalty?: number;
+  /** Taken from a chosen token's logit once; default 0. The prompt does not count. */
+  readonly presencePenalty?: number;
   /** Added to the logits of these ids; -Infinity forbids a token. */
   readonly logitBias?: ReadonlyMap<number, number>;
   /** Same seed, same logits: same tokens. A whole number, taken modulo 2^32; default 0. */
@@ -41,6 +45,8 @@ export class Sampler {
   readonly #options: Required<SamplingOptions>;
   readonly #random: () => number;
   readonly #seen = new Set<number>();
+  /** How often each token was chosen. */
+  readonly #chosen = new Map<number, number>();
   /** exp of the logits of the last draw, kept to spare an allocation a token. */
   #weights = new Float64Array(0);
   #everyId = new Int32Array(0);
@@ -65,12 +71,14 @@ export class Sampler {
     if (!Number.isFinite(adjusted[best])) throw new InputError("the logit bias forbids every token");
     const id = this.#options.temperature === 0 ? best : this.#draw(adjusted, adjusted[best]);
     this.#seen.add(id);
+    this.#chosen.set(id, (this.#chosen.get(id) ?? 0) + 1);
     return { id, logprob: this.#options.logprobs ? logProbability(logits, id) : null };
   }
 
   #adjust(logits: Float32Array): Float32Array {
-    const { repetitionPenalty, logitBias } = this.#options;
-    if (repetitionPenalty === 1 && logitBias.size === 0) return logits;
+    const { repetitionPenalty, frequencyPenalty, presencePenalty, logitBias } = this.#options;
+    const countsChosen = frequencyPenalty !== 0 || presencePenalty !== 0;
+    if (repetitionPenalty === 1 && !countsChosen && logitBias.size === 0) return logits;
     const adjusted = logits.slice();
     if (repetitionPenalty !== 1) {
       for (const id of this.#seen) {
@@ -78,6 +86,8 @@ export class Sampler {
         else adjusted[id] *= repetitionPenalty;
       }
     }
+    if (countsChosen)
+      for (const [id, count] of this.#chosen) adjusted[id] -= presencePenalty + count * frequencyPenalty;
     for (const [id, bias] of logitBias) if (id < adjusted.length) adjusted[id] += bias;
     return adjusted;
   }
@@ -174,6 +184,8 @@ function checkSampling(options: SamplingOptions): Required<SamplingOptions> {
     topP = 1,
     minP = 0,
     repetitionPenalty = 1,
+    frequencyPenalty = 0,
+    presencePenalty = 0,
     logitBias = new Map<number, number>(),
     seed = 0,
     logprobs = true,
@@ -187,9 +199,22 @@ function checkSampling(options: SamplingOptions): Required<SamplingOptions> {
   check(minP >= 0 && minP <= 1, "min-p", minP, "between 0 and 1");
   const penalty = repetitionPenalty;
   check(Number.isFinite(penalty) && penalty > 0, "repetition penalty", penalty, "above 0");
+  check(Number.isFinite(frequencyPenalty), "frequency penalty", frequencyPenalty, "a number");
+  check(Number.isFinite(presencePenalty), "presence penalty", presencePenalty, "a number");
   check(Number.isSafeInteger(seed) && seed >= 0, "seed", seed, "a whole number of at least 0");
   for (const [id, bias] of logitBias) {
     check(bias < Number.POSITIVE_INFINITY, `logit bias of token ${id}`, bias, "a number or -Infinity");
   }
-  return { temperature, topK, topP, minP, repetitionPenalty, logitBias, seed, logprobs };
+  return {
+    temperature,
+    topK,
+    topP,
+    minP,
+    repetitionPenalty,
+    frequencyPenalty,
+    presencePenalty,
+    logitBias,
+    seed,
+    logprobs,
+  };
 }

@@ -7,6 +7,15 @@ import { InputError } from "../errors.js";
 export interface ChatMessage {
   readonly role: "system" | "user" | "assistant" | (string & {});
   readonly content: string;
+  /** What else a template may look at: `tool_calls`, `tool_call_id`, `name`. */
+  readonly [field: string]: unknown;
+}
+
+export interface ChatTemplateOptions {
+  /** End with the beginning of an answer. Default true. */
+  readonly addGenerationPrompt?: boolean;
+  /** Descriptions of tools, as OpenAI's API has them, for templates that know the variable `tools`. */
+  readonly tools?: readonly unknown[] | undefined;
 }
 
 /** Said by whatever needs a conversation from a model that was not made for one. */
@@ -42,12 +51,13 @@ export function renderChatTemplate(
   template: string,
   messages: readonly ChatMessage[],
   tokens: ChatTemplateTokens,
-  addGenerationPrompt: boolean,
+  { addGenerationPrompt = true, tools }: ChatTemplateOptions = {},
 ): string {
   try {
     return new Template(template).render({
-      messages: messages.map(({ role, content }) => ({ role, content })),
+      messages: messages.map((message) => ({ ...message })),
       add_generation_prompt: addGenerationPrompt,
+      ...(tools && { tools }),
       bos_token: tokens.bosToken ?? "",
       eos_token: tokens.eosToken ?? "",
     });

@@ -138,6 +138,14 @@ export function createDetokenizer(
   };
 }
 
+/** The bytes of a token on its own, special or not; none where no token has this id. */
+export function bytesOfToken(rules: DecodingRules, table: TokenTable, id: number): Uint8Array {
+  const token = table.spelling(id);
+  if (token === undefined) return new Uint8Array(0);
+  const piece = pieceOf(token, table.isAdded(id), rules);
+  return typeof piece === "string" ? new TextEncoder().encode(piece) : piece;
+}
+
 function pieceOf(token: string, added: boolean, rules: DecodingRules): Piece {
   if (rules.byteLevel) {
     return added ? token : Uint8Array.from(token, (character) => BYTE_OF_CHARACTER.get(character) ?? 0);

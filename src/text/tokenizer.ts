@@ -5,8 +5,15 @@
  */
 import type { TokenizerFiles } from "../checkpoint/checkpoint.js";
 import { InputError } from "../errors.js";
-import { type ChatMessage, findChatTemplate, NO_CHAT_TEMPLATE, renderChatTemplate } from "./chat-template.js";
 import {
+  type ChatMessage,
+  type ChatTemplateOptions,
+  findChatTemplate,
+  NO_CHAT_TEMPLATE,
+  renderChatTemplate,
+} from "./chat-template.js";
+import {
+  bytesOfToken,
   createDetokenizer,
   type Detokenizer,
   type DetokenizerOptions,
@@ -49,8 +56,10 @@ export interface Tokenizer {
   tokenId(token: string): number | null;
   /** The spelling of a token in the vocabulary (byte-level: in its alphabet), or null. */
   token(id: number): string | null;
+  /** The UTF-8 bytes that a token stands for within a text, a part of a character for some; none where no token has this id. */
+  tokenBytes(id: number): Uint8Array;
   /** The conversation as the model expects it. InputError where the model has no chat template. */
-  applyChatTemplate(messages: readonly ChatMessage[], options?: { addGenerationPrompt?: boolean }): string;
+  applyChatTemplate(messages: readonly ChatMessage[], options?: ChatTemplateOptions): string;
 }
 
 /** Largest id that a hostile file may name: the library allocates arrays of this length. */
@@ -105,9 +114,10 @@ export function createTokenizer(files: TokenizerFiles): Tokenizer {
     createDetokenizer: (options) => createDetokenizer(rules, table, options),
     tokenId,
     token: (id) => model.vocab[id] ?? null,
-    applyChatTemplate(messages, { addGenerationPrompt = true } = {}) {
+    tokenBytes: (id) => bytesOfToken(rules, table, id),
+    applyChatTemplate(messages, options) {
       if (chatTemplate === null) throw new InputError(NO_CHAT_TEMPLATE);
-      return renderChatTemplate(chatTemplate, messages, { bosToken, eosToken }, addGenerationPrompt);
+      return renderChatTemplate(chatTemplate, messages, { bosToken, eosToken }, options);
     },
   };
 }

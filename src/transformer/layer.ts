@@ -63,6 +63,14 @@ export class LayerSteps {
     this.backend.rmsNorm(hidden, norm, this.workspace.normed, this.tokens, hiddenSize, rmsNormEpsilon);
   }
 
+  /** Queries, keys and values of `normed`. */
+  project(layer: Pick<LayerWeights, "q" | "k" | "v">): void {
+    const { normed, query, key, value } = this.workspace;
+    layer.q.forward(normed, query, this.tokens);
+    layer.k.forward(normed, key, this.tokens);
+    layer.v.forward(normed, value, this.tokens);
+  }
+
   /** attended = attention over the cache of the queries, keys and values of `normed`. */
   attend(
     layer: Pick<LayerWeights, "q" | "k" | "v" | "qNorm" | "kNorm">,
@@ -71,10 +79,7 @@ export class LayerSteps {
     rope: Rope,
   ): void {
     const { tokens, workspace } = this;
-    const { normed, query, key, value } = workspace;
-    layer.q.forward(normed, query, tokens);
-    layer.k.forward(normed, key, tokens);
-    layer.v.forward(normed, value, tokens);
+    this.project(layer);
     attendOver(this.backend, this.config, layer, workspace, { tokens, cache, position, rope });
   }
 
@@ -103,12 +108,23 @@ export function attendOver(
   { tokens, cache, position, rope }: Omit<ForwardLayerOptions, "hidden">,
 ): void {
   const { heads, kvHeads, headSize, rmsNormEpsilon: epsilon } = config;
-  const { query, key, value, attended } = workspace;
+  const { query, key } = workspace;
   if (layer.qNorm) backend.rmsNorm(query, layer.qNorm, query, tokens * heads, headSize, epsilon);
   if (layer.kNorm) backend.rmsNorm(key, layer.kNorm, key, tokens * kvHeads, headSize, epsilon);
   const turn = { ...rope, tokens, position, headSize };
   backend.rope({ ...turn, x: query, heads });
   backend.rope({ ...turn, x: key, heads: kvHeads });
+  attendCached(backend, config, workspace, { tokens, cache, position });
+}
+
+/** The same of queries and keys that are normalised and turned by their positions. */
+export function attendCached(
+  backend: Backend,
+  config: ModelConfig,
+  { query, key, value, attended }: Pick<Workspace, "query" | "key" | "value" | "attended">,
+  { tokens, cache, position }: Pick<ForwardLayerOptions, "tokens" | "cache" | "position">,
+): void {
+  const { heads, kvHeads, headSize } = config;
   storeInCache(backend, config, cache, { key, value }, position, tokens);
   backend.attention({
     query,

@@ -4,65 +4,41 @@
  * text are the runtime's affair.
  */
 import type { ModelConfig } from "../checkpoint/config.js";
-import type { Backend, Buffer } from "../compute/backend.js";
+import type { Backend } from "../compute/backend.js";
 import { InputError } from "../errors.js";
 import { allocateTogether, type BufferGroup } from "./buffers.js";
 import { type AnyLayerCache, allocateCacheIn, type CacheFormat, shiftCaches } from "./kv-cache.js";
 import { forwardLayer } from "./layer.js";
-import { type Rope, uploadRope } from "./rope.js";
-import { areCoded, SharedInput, TokenLayer } from "./token.js";
-import { LAYER_LINEARS, type LayerWeights, type ModelWeights } from "./weights.js";
-import { allocateWorkspace, type Workspace } from "./workspace.js";
-
-/**
- * How a token given on its own is computed: "fast" lets coded matrices look products up in tables of bytes
- * (relative error about 1 %, see docs/performance.md); "exact" computes it as one of many.
- */
-export type Decoding = "fast" | "exact";
-
-/** Tokens that go through the layers together: enough that weights are read once for many multiplications. */
-const PREFILL_TOKENS = 512;
-/** Logits held on the backend at a time: 2^22 floats (16 MiB) are 85 tokens of a vocabulary of 49,152. */
-const HEAD_ELEMENTS = 2 ** 22;
+import { type Decoding, SessionScratch } from "./scratch.js";
+import type { ModelWeights } from "./weights.js";
 
 export interface SessionOptions {
   /** How keys and values are stored. Default f32. */
   readonly cache?: CacheFormat | undefined;
   /** Default exact. */
   readonly decoding?: Decoding | undefined;
-}
-
-interface PreparedToken {
-  readonly layers: readonly (TokenLayer | undefined)[];
-  readonly head?: SharedInput | undefined;
+  /** Of sessions that take turns, with its decoding. Default: the session's own. */
+  readonly scratch?: SessionScratch | undefined;
 }
 
 export class TransformerSession {
   readonly capacity: number;
+  /** Keys and values by layer, of positions 0 .. position - 1. */
+  readonly caches: readonly AnyLayerCache[];
   readonly #backend: Backend;
   readonly #config: ModelConfig;
   readonly #weights: ModelWeights;
   readonly #buffers: BufferGroup;
-  readonly #workspace: Workspace;
-  readonly #rope: Rope;
-  readonly #caches: readonly AnyLayerCache[];
-  /** [chunk, hiddenSize], the residual stream. */
-  readonly #hidden: Buffer;
-  /** [headTokens, hiddenSize] and [headTokens, vocabularySize]. */
-  readonly #headInput: Buffer;
-  readonly #logits: Buffer;
-  readonly #headTokens: number;
-  /** Layers and head made ready for a token on its own; those that are not coded are not among them. */
-  readonly #token: PreparedToken;
+  readonly #scratch: SessionScratch;
+  readonly #ownsScratch: boolean;
   #position = 0;
-  #busy = false;
 
   /** `capacity` in tokens, 1 … config.contextLength. InputError otherwise, or when memory does not suffice. */
   constructor(
     backend: Backend,
     weights: ModelWeights,
     capacity: number,
-    { cache = "f32", decoding = "exact" }: SessionOptions = {},
+    { cache = "f32", decoding, scratch }: SessionOptions = {},
   ) {
     const { config } = weights;
     if (!Number.isSafeInteger(capacity) || capacity < 1 || capacity > config.contextLength)
@@ -73,25 +49,19 @@ export class TransformerSession {
     this.#backend = backend;
     this.#config = config;
     this.#weights = weights;
-    const chunk = Math.min(capacity, PREFILL_TOKENS);
-    this.#headTokens = Math.max(1, Math.min(chunk, Math.floor(HEAD_ELEMENTS / config.vocabularySize)));
     const allocated = allocateTogether(backend, (buffers) => ({
       buffers,
-      workspace: allocateWorkspace(buffers, config, chunk),
-      rope: uploadRope(buffers, config, capacity),
       caches: weights.layers.map(() => allocateCacheIn(cache, buffers, config, capacity)),
-      hidden: buffers.allocate(chunk * config.hiddenSize),
-      headInput: buffers.allocate(this.#headTokens * config.hiddenSize),
-      logits: buffers.allocate(this.#headTokens * config.vocabularySize),
     }));
     this.#buffers = allocated.buffers;
-    this.#workspace = allocated.workspace;
-    this.#rope = allocated.rope;
-    this.#caches = allocated.caches;
-    this.#hidden = allocated.hidden;
-    this.#headInput = allocated.headInput;
-    this.#logits = allocated.logits;
-    this.#token = decoding === "fast" ? this.#prepareToken() : { layers: [] };
+    this.caches = allocated.caches;
+    this.#ownsScratch = scratch === undefined;
+    try {
+      this.#scratch = scratch ?? new SessionScratch(backend, weights, { capacity, decoding });
+    } catch (error) {
+      this.#buffers.free();
+      throw error;
+    }
   }
 
   /** Tokens in the cache; the next token given to `forward` has this position. */
@@ -109,20 +79,27 @@ export class TransformerSession {
     this.#check(ids);
     const { vocabularySize: vocabulary } = this.#config;
     const all = options.logits === "all";
-    this.#busy = true;
+    const scratch = this.#scratch;
+    const chunk = scratch.workspace.maxTokens;
+    scratch.busy = true;
     try {
       const result = new Float32Array(all ? ids.length * vocabulary : 0);
-      for (let from = 0; ; from += this.#workspace.maxTokens) {
+      for (let from = 0; ; from += chunk) {
         // A chunk may compute for seconds: let timers, signals and other sessions have their turn in between.
         if (from > 0) await new Promise((resolve) => setTimeout(resolve));
-        const tokens = Math.min(this.#workspace.maxTokens, ids.length - from);
+        const tokens = Math.min(chunk, ids.length - from);
         this.#forwardLayers(ids.subarray(from, from + tokens));
-        if (all) await this.#readLogits(tokens, result.subarray(from * vocabulary));
-        if (from + tokens === ids.length) return all ? result : await this.#lastLogits(tokens - 1);
+        if (all) await scratch.readLogits(tokens, result.subarray(from * vocabulary));
+        if (from + tokens === ids.length) return all ? result : await scratch.lastLogits(tokens - 1);
       }
     } finally {
-      this.#busy = false;
+      scratch.busy = false;
     }
+  }
+
+  /** One more position, whose keys and values a batch has put into the caches. */
+  advance(): void {
+    this.#position++;
   }
 
   /** Forgets everything from `position` on (0 <= position <= this.position). */
@@ -146,13 +123,13 @@ export class TransformerSession {
         `cannot discard ${discard} tokens after the first ${keep}: the session holds ${this.#position}`,
       );
     if (discard === 0) return;
-    if (this.#busy) throw new Error("shift was called before forward had finished");
+    if (this.#scratch.busy) throw new Error("shift was called before forward had finished");
     shiftCaches({
       backend: this.#backend,
       config: this.#config,
-      caches: this.#caches,
-      scratch: this.#workspace,
-      chunk: this.#workspace.maxTokens,
+      caches: this.caches,
+      scratch: this.#scratch.workspace,
+      chunk: this.#scratch.workspace.maxTokens,
       from: keep + discard,
       by: discard,
       length: this.#position,
@@ -162,13 +139,12 @@ export class TransformerSession {
 
   /** Gives the memory back; the session is not used afterwards. */
   free(): void {
-    for (const layer of this.#token.layers) layer?.free();
-    this.#token.head?.free();
     this.#buffers.free();
+    if (this.#ownsScratch) this.#scratch.free();
   }
 
   #check(ids: Int32Array): void {
-    if (this.#busy) throw new Error("forward was called before the previous call had finished");
+    if (this.#scratch.busy) throw new Error("forward was called before the previous call had finished");
     if (ids.length === 0) throw new InputError("no token ids were given");
     const free = this.capacity - this.#position;
     if (ids.length > free)
@@ -182,75 +158,24 @@ export class TransformerSession {
       );
   }
 
-  #prepareToken(): PreparedToken {
-    const { layers, head, finalNorm } = this.#weights;
-    const epsilon = this.#config.rmsNormEpsilon;
-    const made: { free(): void }[] = [this.#buffers];
-    const keep = <T extends { free(): void }>(part: T): T => {
-      made.push(part);
-      return part;
-    };
-    const prepareLayer = (layer: LayerWeights) =>
-      keep(new TokenLayer(this.#backend, this.#config, layer, this.#workspace, this.#hidden));
-    const input = { x: this.#hidden, norm: { weight: finalNorm, epsilon } };
-    const prepareHead = () =>
-      keep(new SharedInput(this.#backend, input, [{ linear: head, y: this.#logits }]));
-    try {
-      return {
-        layers: layers.map((layer) =>
-          areCoded(LAYER_LINEARS.map((kind) => layer[kind])) ? prepareLayer(layer) : undefined,
-        ),
-        head: areCoded([head]) ? prepareHead() : undefined,
-      };
-    } catch (error) {
-      for (const part of made) part.free();
-      throw error;
-    }
-  }
-
-  /** Runs one chunk through the layers and leaves it in #hidden. */
+  /** Runs one chunk through the layers and leaves it in the scratch's `hidden`. */
   #forwardLayers(ids: Int32Array): void {
-    this.#weights.embedding.gather(ids, this.#hidden);
+    const { workspace, hidden, rope } = this.#scratch;
+    this.#weights.embedding.gather(ids, hidden);
     this.#weights.layers.forEach((layer, i) => {
-      const token = ids.length === 1 ? this.#token.layers[i] : undefined;
-      if (token) token.forward({ cache: this.#caches[i], position: this.#position, rope: this.#rope });
+      const cache = this.caches[i];
+      const position = this.#position;
+      const token = ids.length === 1 ? this.#scratch.tokenLayers[i] : undefined;
+      if (token) token.forward({ cache, position, rope });
       else
-        forwardLayer(this.#backend, this.#config, layer, this.#workspace, {
-          hidden: this.#hidden,
-          cache: this.#caches[i],
+        forwardLayer(this.#backend, this.#config, layer, workspace, {
+          hidden,
+          cache,
           tokens: ids.length,
-          position: this.#position,
-          rope: this.#rope,
+          position,
+          rope,
         });
     });
     this.#position += ids.length;
-  }
-
-  /** Logits of the first `tokens` rows of #hidden. */
-  async #readLogits(tokens: number, target: Float32Array): Promise<void> {
-    const { vocabularySize } = this.#config;
-    for (let row = 0; row < tokens; row += this.#headTokens) {
-      const count = Math.min(this.#headTokens, tokens - row);
-      this.#runHead(row, count, tokens);
-      target.set(await this.#backend.read(this.#logits, 0, count * vocabularySize), row * vocabularySize);
-    }
-  }
-
-  async #lastLogits(row: number): Promise<Float32Array> {
-    this.#runHead(row, 1, row + 1);
-    return await this.#backend.read(this.#logits, 0, this.#config.vocabularySize);
-  }
-
-  /** #logits = the final norm and the head of `tokens` rows of #hidden, of the `all` there, from `row` on. */
-  #runHead(row: number, tokens: number, all: number): void {
-    const { hiddenSize, rmsNormEpsilon } = this.#config;
-    if (this.#token.head && all === 1) {
-      this.#token.head.run();
-      return;
-    }
-    const input = this.#headInput;
-    this.#backend.copy(this.#hidden, row * hiddenSize, input, 0, tokens * hiddenSize);
-    this.#backend.rmsNorm(input, this.#weights.finalNorm, input, tokens, hiddenSize, rmsNormEpsilon);
-    this.#weights.head.forward(input, this.#logits, tokens);
   }
 }

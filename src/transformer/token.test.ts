@@ -9,7 +9,8 @@ import type { Backend } from "../compute/backend.js";
 import { ReferenceBackend } from "../compute/reference/backend.js";
 import { WasmBackend } from "../compute/wasm/backend.js";
 import { f32ToBytes } from "../tensor/dtype.js";
-import { type Decoding, TransformerSession } from "./session.js";
+import type { Decoding } from "./scratch.js";
+import { TransformerSession } from "./session.js";
 import {
   largestDifference,
   memoryCheckpoint,
