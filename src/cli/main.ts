@@ -7,6 +7,7 @@ import { registerCompress } from "./commands/compress.js";
 import { registerEval } from "./commands/eval.js";
 import { registerGenerate } from "./commands/generate.js";
 import { registerInspect } from "./commands/inspect.js";
+import { registerReport } from "./commands/report.js";
 import { registerServe } from "./commands/serve.js";
 import { registerTrain } from "./commands/train.js";
 import { registerTune } from "./commands/tune.js";
@@ -27,6 +28,7 @@ for (const register of [
   registerTune,
   registerTrain,
   registerInspect,
+  registerReport,
   registerVerify,
 ])
   register(program);
