@@ -14,7 +14,7 @@ import { openFolder } from "../dist/container/reader.js";
 import { folderSource } from "../dist/runtime/folder-weights.js";
 import { TransformerSession } from "../dist/transformer/session.js";
 import { loadWeights } from "../dist/transformer/weights.js";
-import { bestOf } from "./best.mjs";
+import { bestOf } from "../dist/bench/index.js";
 import { randomWeight } from "./random-weight.mjs";
 
 const { values: options, positionals } = parseArgs({

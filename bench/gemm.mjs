@@ -4,7 +4,7 @@
 // Gweights/s (weights decoded and multiplied once per call, whatever the number of tokens) for coded ones.
 import { parseArgs } from "node:util";
 import { WasmBackend } from "../dist/compute/wasm/backend.js";
-import { bestOf } from "./best.mjs";
+import { bestOf } from "../dist/bench/index.js";
 import { randomWeight } from "./random-weight.mjs";
 
 const { values: options } = parseArgs({
