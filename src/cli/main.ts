@@ -2,6 +2,7 @@
 /** The `pocketllm` command: registers one file a command and parses the arguments. */
 import { Command, CommanderError } from "commander";
 import { VERSION } from "../version.js";
+import { registerBench } from "./commands/bench.js";
 import { registerChat } from "./commands/chat.js";
 import { registerCompress } from "./commands/compress.js";
 import { registerEval } from "./commands/eval.js";
@@ -30,6 +31,7 @@ for (const register of [
   registerInspect,
   registerReport,
   registerVerify,
+  registerBench,
 ])
   register(program);
 
