@@ -7,6 +7,7 @@
 // llama.cpp on the same cores in the same run; DIR is a folder with node-llama-cpp in its node_modules.
 import { createRequire } from "node:module";
 import { parseArgs } from "node:util";
+import { bestOf } from "../dist/bench/index.js";
 import { createRotation } from "../dist/codec/rotation.js";
 import { codeForRate } from "../dist/codec/trellis/index.js";
 import { WasmBackend } from "../dist/compute/wasm/backend.js";
@@ -14,7 +15,6 @@ import { openFolder } from "../dist/container/reader.js";
 import { folderSource } from "../dist/runtime/folder-weights.js";
 import { TransformerSession } from "../dist/transformer/session.js";
 import { loadWeights } from "../dist/transformer/weights.js";
-import { bestOf } from "./best.mjs";
 import { randomWeight } from "./random-weight.mjs";
 
 const { values: options, positionals } = parseArgs({

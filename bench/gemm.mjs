@@ -3,8 +3,8 @@
 // Each figure is the best of many runs (the machine may be shared): GFLOP/s for products of f32,
 // Gweights/s (weights decoded and multiplied once per call, whatever the number of tokens) for coded ones.
 import { parseArgs } from "node:util";
+import { bestOf } from "../dist/bench/index.js";
 import { WasmBackend } from "../dist/compute/wasm/backend.js";
-import { bestOf } from "./best.mjs";
 import { randomWeight } from "./random-weight.mjs";
 
 const { values: options } = parseArgs({

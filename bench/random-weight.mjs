@@ -1,5 +1,5 @@
 /** A coded matrix of random codes, as a backend's kernels take it; `free` gives its memory back. */
-import { lanesOf, positionsOf, toLanes } from "../dist/compute/trellis-lanes.js";
+import { lanesOf, positionsOf } from "../dist/compute/trellis-lanes.js";
 
 /** Uniform in [-1, 1). */
 const numbers = (length) => Float32Array.from({ length }, () => 2 * Math.random() - 1);
@@ -24,7 +24,14 @@ export function randomWeight(backend, rows, columns, widths, interleave = 1) {
   };
   const weight = {
     ...{ rows, columns, widths, pairs, steps: lanes.steps },
-    codes: packed(toLanes(bytes(pairs * rows), lanes, chaining)),
+    codes: backend.trellisCodes({
+      stored: bytes(pairs * rows),
+      codeBits: 4,
+      streams: pairs,
+      carries: [null],
+      chaining,
+      lanes,
+    }),
     rowAt: packed(new Uint8Array(lanes.rowAt.buffer)),
     positions: positionsOf(lanes, rows),
     tables: floats(numbers([...distinct].reduce((sum, width) => sum + 32 * width, 0))),

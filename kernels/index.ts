@@ -14,6 +14,7 @@ export * from "./rotate";
 export * from "./solve";
 export * from "./training";
 export * from "./trellis";
+export { trellisLanes } from "./trellis-lanes";
 export * from "./trellis-lookup";
 export * from "./trellis-token";
 export * from "./measure";

@@ -2,11 +2,13 @@
 /** The `pocketllm` command: registers one file a command and parses the arguments. */
 import { Command, CommanderError } from "commander";
 import { VERSION } from "../version.js";
+import { registerBench } from "./commands/bench.js";
 import { registerChat } from "./commands/chat.js";
 import { registerCompress } from "./commands/compress.js";
 import { registerEval } from "./commands/eval.js";
 import { registerGenerate } from "./commands/generate.js";
 import { registerInspect } from "./commands/inspect.js";
+import { registerReport } from "./commands/report.js";
 import { registerServe } from "./commands/serve.js";
 import { registerTrain } from "./commands/train.js";
 import { registerTune } from "./commands/tune.js";
@@ -27,7 +29,9 @@ for (const register of [
   registerTune,
   registerTrain,
   registerInspect,
+  registerReport,
   registerVerify,
+  registerBench,
 ])
   register(program);
 

@@ -5,7 +5,7 @@ import { decodeTrellis } from "../codec/trellis/decode.js";
 import { encodeTrellis } from "../codec/trellis/encode.js";
 import { WasmRuntime } from "../compute/wasm/runtime.js";
 import { Random } from "../random.js";
-import { rowWeights } from "./row-weights.js";
+import { layerWeights, vocabularyWeights } from "./row-weights.js";
 
 const runtime = await WasmRuntime.create({ threads: 1 });
 after(() => runtime.close());
@@ -55,6 +55,8 @@ test("a unit of the costs does not matter, nor do rows that cost nothing", async
   assert.deepEqual(await rowErrors(2, new Float32Array(ROWS)), await rowErrors(2, new Float32Array(ROWS)));
 });
 
-test("rows also count for the mean of their tier", () => {
-  assert.deepEqual([...rowWeights(Float64Array.of(3, 0, 0))], [4, 1, 1]);
+test("rows of a vocabulary also count for the mean, rows of layers are tempered, queries and keys are left", () => {
+  assert.deepEqual([...vocabularyWeights(Float64Array.of(3, 0, 0))], [4, 1, 1]);
+  assert.deepEqual([...layerWeights("up", Float64Array.of(16, 81, 0))!].map(Math.round), [8, 27, 0]);
+  assert.equal(layerWeights("k", Float64Array.of(1, 2)), undefined);
 });

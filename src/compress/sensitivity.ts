@@ -29,7 +29,7 @@ import {
 import { rootDeterminant } from "./determinant.js";
 import { SITES } from "./matrices.js";
 import { type MatrixSensitivity, type Sensitivities, tierRows } from "./plan.js";
-import { rowWeights } from "./row-weights.js";
+import { layerWeights, vocabularyWeights } from "./row-weights.js";
 
 /** Tokens that are measured on. */
 export const SENSITIVITY_TOKENS = 4096;
@@ -218,7 +218,11 @@ class SensitivityRun {
       for (const kind of kinds) {
         const linear = layer[kind] as ObservedLinear;
         const costs = await this.#rowCosts(linear);
-        out[specs[kind].name] = { tiers: [rounded(tierCost(linear, costs, 0, linear.outputs), 6)] };
+        const weights = layerWeights(kind, costs);
+        out[specs[kind].name] = {
+          tiers: [rounded(tierCost(linear, costs, 0, linear.outputs), 6)],
+          ...(weights && { rows: roundedWeights(weights) }),
+        };
       }
   }
 
@@ -258,10 +262,12 @@ function vocabularySensitivity(linear: ObservedLinear, costs: Float64Array): Mat
   const tiers = tierRows(linear.outputs);
   return {
     tiers: tiers.map(([first, end]) => rounded(tierCost(linear, costs, first, end), 6)),
-    rows: tiers.flatMap(([first, end]) =>
-      Array.from(rowWeights(costs.subarray(first, end)), (x) => rounded(x, 3)),
-    ),
+    rows: tiers.flatMap(([first, end]) => roundedWeights(vocabularyWeights(costs.subarray(first, end)))),
   };
+}
+
+function roundedWeights(weights: Float64Array): number[] {
+  return Array.from(weights, (x) => rounded(x, 3));
 }
 
 /** Σ_r p_r c_r over a tier's rows. */

@@ -8,6 +8,7 @@
  */
 
 import type { PackedFormat } from "./kv-format.js";
+import type { Chaining, Lanes } from "./trellis-lanes.js";
 
 /** f32 storage owned by a backend. `length` counts elements. */
 export interface Buffer {
@@ -111,6 +112,19 @@ export interface TrellisWeights {
   readonly maps: ByteBuffer;
 }
 
+/** The stored codes of a trellis-coded matrix, to be brought into the kernels' order. */
+export interface TrellisCodesOptions {
+  /** Codes of 4 bits: [pairs of groups][rows] bytes. Of 3 bits: [groups][3 * ceil(rows / 8)], a bit stream each. */
+  readonly stored: Uint8Array;
+  readonly codeBits: 3 | 4;
+  /** The first number of that shape. */
+  readonly streams: number;
+  /** By group, repeated: [8], what a code adds to the nibble of the row after it; null for nothing. */
+  readonly carries: readonly (Uint8Array | null)[];
+  readonly chaining: Chaining;
+  readonly lanes: Lanes;
+}
+
 /** The codec's rotation: signs [columns] of ±1, q an orthogonal m x m matrix (`Backend.rotate`). */
 export interface Rotation {
   readonly signs: Buffer;
@@ -197,6 +211,8 @@ export interface Backend {
       readonly inverse?: boolean;
     },
   ): void;
+  /** A new buffer of codes as `TrellisWeights.codes` wants them; the caller frees it. */
+  trellisCodes(options: TrellisCodesOptions): ByteBuffer;
   /** y = x weightᵀ for coded weights; x [tokens, columns] is already rotated. Decodes tile by tile. */
   trellisMatmul(x: Buffer, weight: TrellisWeights, y: Buffer, tokens: number): void;
   /**

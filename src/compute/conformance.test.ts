@@ -7,7 +7,7 @@ import { after, test } from "node:test";
 import type { Backend, Buffer, TrellisWeights } from "./backend.js";
 import { packedRowBytes } from "./kv-format.js";
 import { ReferenceBackend } from "./reference/backend.js";
-import { lanesOf, positionsOf, toLanes } from "./trellis-lanes.js";
+import { lanesOf, positionsOf } from "./trellis-lanes.js";
 import { WasmBackend } from "./wasm/backend.js";
 
 const plain = await Promise.all(
@@ -386,7 +386,9 @@ function coded(
     columns,
     widths,
     steps: lanes.steps,
-    codes: uploadBytes(toLanes(codes, lanes, chaining)),
+    codes: b.trellisCodes({
+      ...{ stored: codes, codeBits: 4, streams: codes.length / rows, carries: [null], chaining, lanes },
+    }),
     rowAt: uploadBytes(new Uint8Array(lanes.rowAt.buffer)),
     positions: positionsOf(lanes, rows),
     tables: upload(b, numbers(tables, 27)),

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { LANES, lanesOf, PREFIX, positionsOf, precedingRow, toLanes } from "./trellis-lanes.js";
+import { LANES, lanesOf, lanesOfStored, PREFIX, positionsOf, precedingRow } from "./trellis-lanes.js";
 
 for (const rows of [1, 5, 16, 50, 192, 577])
   for (const interleave of [1, 7, 16])
@@ -14,7 +14,14 @@ for (const rows of [1, 5, 16, 50, 192, 577])
         const codes = Uint8Array.from({ length: 2 * rows }, (_, i) =>
           i < rows ? 1 + (i % 255) : 1 + Math.floor((i - rows) / 255),
         );
-        const streams = toLanes(codes, lanes, chaining);
+        const streams = lanesOfStored({
+          stored: codes,
+          codeBits: 4,
+          streams: 2,
+          carries: [null],
+          chaining,
+          lanes,
+        });
         const length = LANES * (PREFIX + lanes.steps);
         const rowAt = (place: number) =>
           streams[place] === 0 ? -1 : streams[place] - 1 + 255 * (streams[length + place] - 1);

@@ -3,6 +3,7 @@
  * rows; cut into runs of equal length, one run for each of the 16 lanes of a vector, it is decoded 16 rows at a
  * time without moving codes between lanes: the code before is always the one 16 bytes before.
  */
+import type { TrellisCodesOptions } from "./backend.js";
 
 export const LANES = 16;
 /** Vectors before the first step of a stream: the codes that precede each lane's first row. */
@@ -57,26 +58,61 @@ export function positionsOf({ rowAt }: Lanes, rows: number): Int32Array {
   return positions;
 }
 
-/** Codes [pairs][rows] as streams [pairs][2 + steps][16]. */
-export function toLanes(codes: Uint8Array, { steps, rowAt }: Lanes, chaining: Chaining): Uint8Array {
+/**
+ * [3 + steps][16]: the row at each place of a stream and of its prefix, -1 where there is none. The first vector has
+ * the rows before those of the prefix: what they carry is in the prefix.
+ */
+export function sourceRows({ steps, rowAt }: Lanes, chaining: Chaining): Int32Array {
+  const source = new Int32Array(LANES * (1 + PREFIX + steps));
+  source.set(rowAt, LANES * (1 + PREFIX));
+  for (let lane = 0; lane < LANES; lane++)
+    for (let vector = PREFIX, row = rowAt[lane]; vector >= 0; vector--) {
+      row = precedingRow(row, chaining);
+      source[vector * LANES + lane] = row;
+    }
+  return source;
+}
+
+/** Stored codes as streams [pairs][2 + steps][16], by the definition; backends are compared with it. */
+export function lanesOfStored(options: TrellisCodesOptions): Uint8Array {
+  const { chaining, lanes, carries } = options;
   const { rows } = chaining;
+  const codes = pairedNibbles(options);
+  const source = sourceRows(lanes, chaining);
   const pairs = codes.length / rows;
-  const length = LANES * (PREFIX + steps);
+  const length = source.length - LANES;
   const streams = new Uint8Array(pairs * length);
-  // Rows of a whole stream, so that the loop over the codes is a plain gather.
-  const source = new Int32Array(length).fill(-1);
-  source.set(rowAt, LANES * PREFIX);
-  for (let lane = 0; lane < LANES; lane++) {
-    const before = precedingRow(rowAt[lane], chaining);
-    source[LANES + lane] = before;
-    source[lane] = precedingRow(before, chaining);
-  }
+  const carry = (group: number, code: number) => carries[group % carries.length]?.[code & 7] ?? 0;
   for (let pair = 0; pair < pairs; pair++) {
-    const from = pair * rows;
-    const to = pair * length;
-    for (let i = 0; i < length; i++) if (source[i] >= 0) streams[to + i] = codes[from + source[i]];
+    const code = (place: number) => (source[place] < 0 ? 0 : codes[pair * rows + source[place]]);
+    for (let i = 0; i < length; i++) {
+      const before = code(i);
+      const carried = carry(2 * pair, before & 15) | (carry(2 * pair + 1, before >> 4) << 4);
+      streams[pair * length + i] = code(i + LANES) ^ carried;
+    }
   }
   return streams;
+}
+
+/** Codes [pairs][rows]: low nibble group 2p, high nibble group 2p + 1. */
+export function pairedNibbles({
+  stored,
+  codeBits,
+  streams,
+  chaining: { rows },
+}: Pick<TrellisCodesOptions, "stored" | "codeBits" | "streams"> & {
+  readonly chaining: Pick<Chaining, "rows">;
+}): Uint8Array {
+  if (codeBits === 4) return stored;
+  const stride = stored.length / streams;
+  const out = new Uint8Array(Math.ceil(streams / 2) * rows);
+  for (let group = 0; group < streams; group++)
+    for (let row = 0; row < rows; row++) {
+      const at = group * stride + ((3 * row) >> 3);
+      const code = ((stored[at] | (stored[at + 1] << 8)) >> ((3 * row) & 7)) & 7;
+      out[(group >> 1) * rows + row] |= code << (4 * (group & 1));
+    }
+  return out;
 }
 
 function greatestCommonDivisor(a: number, b: number): number {

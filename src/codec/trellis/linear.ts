@@ -4,13 +4,14 @@
  */
 import type { Backend, Buffer, ByteBuffer, TrellisWeights } from "../../compute/backend.js";
 import type { CodedRows, Linear } from "../../compute/linear.js";
-import { type Chaining, lanesOf, positionsOf, precedingRow, toLanes } from "../../compute/trellis-lanes.js";
+import { SharedScratch } from "../../compute/scratch.js";
+import { lanesOf, positionsOf } from "../../compute/trellis-lanes.js";
 import { grown, upload } from "../../compute/upload.js";
 import type { CodedMatrix } from "../coded.js";
 import { distinctWidths } from "./code.js";
 import { windowMap } from "./maps.js";
 import { knownNibbleCode } from "./nibbles.js";
-import { pairedCodes, storedNumbers, validateTrellis } from "./stored.js";
+import { storedNumbers, validateTrellis } from "./stored.js";
 import { UploadedRotation } from "./uploaded-rotation.js";
 
 /** Uploads a coded matrix as the kernels take it; the caller frees with freeTrellisWeights. Validates first. */
@@ -25,8 +26,7 @@ export function trellisWeights(backend: Backend, coded: CodedMatrix, name?: stri
       knownNibbleCode(code.codeBits, windowMap(code.codeBits, width)),
     ]),
   );
-  const carries = code.widths.map((width) => nibbles.get(width)!.carry);
-  const codes = carryCodes(pairedCodes(coded, code), chaining, carries);
+  const stored = coded.tensors.get("codes")!;
   const held: (Buffer | ByteBuffer)[] = [];
   const floats = (data: Float32Array): Buffer => {
     const buffer = upload(backend, data);
@@ -40,12 +40,21 @@ export function trellisWeights(backend: Backend, coded: CodedMatrix, name?: stri
     return buffer;
   };
   try {
+    const codes = backend.trellisCodes({
+      stored: stored.data,
+      codeBits: code.codeBits,
+      streams: stored.shape[0],
+      carries: code.widths.map((width) => nibbles.get(width)!.carry),
+      chaining,
+      lanes,
+    });
+    held.push(codes);
     return {
       rows,
       columns,
       widths: code.widths,
       steps: lanes.steps,
-      codes: bytes(toLanes(codes, lanes, chaining)),
+      codes,
       rowAt: bytes(new Uint8Array(lanes.rowAt.buffer)),
       positions: positionsOf(lanes, rows),
       tables: floats(storedNumbers(coded, "tables")),
@@ -56,27 +65,6 @@ export function trellisWeights(backend: Backend, coded: CodedMatrix, name?: stri
     for (const buffer of held) backend.free(buffer);
     throw error;
   }
-}
-
-/** Codes [pairs][rows] with what the code before each carries into its nibble; `carries` by group, repeated. */
-function carryCodes(
-  codes: Uint8Array,
-  chaining: Chaining,
-  carries: readonly (Uint8Array | null)[],
-): Uint8Array {
-  if (carries.every((carry) => carry === null)) return codes;
-  const { rows } = chaining;
-  const before = Int32Array.from({ length: rows }, (_, row) => precedingRow(row, chaining));
-  const carried = new Uint8Array(codes.length);
-  const byte = new Uint8Array(128);
-  const carryOf = (group: number, code: number) => carries[group % carries.length]?.[code & 7] ?? 0;
-  for (let pair = 0; pair < codes.length / rows; pair++) {
-    for (let two = 0; two < byte.length; two++)
-      byte[two] = carryOf(2 * pair, two & 7) | (carryOf(2 * pair + 1, two >> 4) << 4);
-    for (let row = 0, at = pair * rows; row < rows; row++)
-      carried[at + row] = codes[at + row] ^ (before[row] < 0 ? 0 : byte[codes[at + before[row]]]);
-  }
-  return carried;
 }
 
 export function freeTrellisWeights(backend: Backend, weights: TrellisWeights): void {
@@ -94,8 +82,9 @@ export class TrellisLinear implements Linear {
   readonly #rotation: UploadedRotation;
   readonly #bias: Float32Array | undefined;
   readonly #uploadedBias: Buffer | undefined;
-  /** Rotated inputs, and the bias once for each token: grown to the most tokens seen. */
-  #rotated: Buffer | undefined;
+  /** Of rotated inputs: one for all matrices, since 210 of 512 tokens would hold 250 MB in SmolLM2-135M. */
+  readonly #scratch: SharedScratch;
+  /** The bias once for each token, grown to the most tokens seen. */
   #biases: Buffer | undefined;
 
   /** `bias` [rows]. Throws CorruptFileError naming `name` on impossible parameters or tensors. */
@@ -106,6 +95,7 @@ export class TrellisLinear implements Linear {
     this.#backend = backend;
     this.#bias = bias;
     this.#weights = trellisWeights(backend, coded, name);
+    this.#scratch = SharedScratch.of(backend);
     this.#uploadedBias = bias && upload(backend, bias);
     const { codes, rowAt, tables, scales, maps } = this.#weights;
     this.#rotation = new UploadedRotation(backend, coded.columns, seed);
@@ -124,9 +114,9 @@ export class TrellisLinear implements Linear {
 
   forward(x: Buffer, y: Buffer, tokens: number): void {
     const backend = this.#backend;
-    this.#rotated = grown(backend, this.#rotated, tokens * this.inputs);
-    this.#rotation.rotate(x, this.#rotated, tokens, false);
-    backend.trellisMatmul(this.#rotated, this.#weights, y, tokens);
+    const rotated = this.#scratch.take(tokens * this.inputs);
+    this.#rotation.rotate(x, rotated, tokens, false);
+    backend.trellisMatmul(rotated, this.#weights, y, tokens);
     if (this.#bias) backend.add(y, this.#repeatedBias(this.#bias, tokens), tokens * this.outputs);
   }
 
@@ -139,8 +129,9 @@ export class TrellisLinear implements Linear {
     const backend = this.#backend;
     freeTrellisWeights(backend, this.#weights);
     this.#rotation.free();
-    for (const buffer of [this.#rotated, this.#biases, this.#uploadedBias]) if (buffer) backend.free(buffer);
-    this.#rotated = this.#biases = undefined;
+    this.#scratch.release();
+    for (const buffer of [this.#biases, this.#uploadedBias]) if (buffer) backend.free(buffer);
+    this.#biases = undefined;
   }
 
   #repeatedBias(bias: Float32Array, tokens: number): Buffer {

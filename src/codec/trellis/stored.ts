@@ -19,9 +19,10 @@
  * A weight in the rotated basis is scales[r] * (A[u & 15][v] + B[u >> 4][v]), u = S0[n[r]] ^ S1[n[r - S]] ^ …
  * by the maps of maps.ts; the matrix itself is that times the inverse rotation on its input side.
  */
+import { pairedNibbles } from "../../compute/trellis-lanes.js";
 import { CorruptFileError } from "../../errors.js";
 import { bytesToF32, DTYPE_BYTES, type DType, f32ToBytes } from "../../tensor/dtype.js";
-import { packBits, packedBytes, unpackBits } from "../bits.js";
+import { packBits } from "../bits.js";
 import type { CodedMatrix, StoredTensor } from "../coded.js";
 import { MAX_ODD_PART, oddPart } from "../rotation.js";
 import { type CodeBits, distinctWidths, MAX_WIDTH, type TrellisCode } from "./code.js";
@@ -158,16 +159,8 @@ function isFinite16(data: Uint8Array): boolean {
 
 /** Codes as kernels take them, [pairs of groups][rows]: low nibble group 2p, high nibble group 2p + 1. */
 export function pairedCodes(coded: CodedMatrix, code: TrellisCode): Uint8Array {
-  const { data, shape } = coded.tensors.get("codes")!;
-  if (code.codeBits === 4) return data;
-  const { rows } = coded;
-  const [groups, stride] = shape;
-  const out = new Uint8Array(Math.ceil(groups / 2) * rows);
-  for (let g = 0; g < groups; g++) {
-    const column = unpackBits(data.subarray(g * stride, g * stride + packedBytes(rows, 3)), 3, rows);
-    for (let r = 0; r < rows; r++) out[(g >> 1) * rows + r] |= column[r] << (4 * (g & 1));
-  }
-  return out;
+  const { data: stored, shape } = coded.tensors.get("codes")!;
+  return pairedNibbles({ stored, codeBits: code.codeBits, streams: shape[0], chaining: coded });
 }
 
 /** The stored half-precision numbers of a tensor. */

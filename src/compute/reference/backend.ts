@@ -12,6 +12,7 @@ import type {
   RopeOptions,
   TokenProducts,
   TokenProductsOptions,
+  TrellisCodesOptions,
   TrellisWeights,
 } from "../backend.js";
 import {
@@ -26,6 +27,7 @@ import {
   checkTokenProducts,
   trellisShape,
 } from "../checks.js";
+import { lanesOfStored } from "../trellis-lanes.js";
 import { packRow, unpackRow } from "./kv-format.js";
 import { decodeRow, type TrellisContents } from "./trellis.js";
 
@@ -275,6 +277,13 @@ export class ReferenceBackend implements Backend {
       }
     };
     return { run, free: () => {} };
+  }
+
+  trellisCodes(options: TrellisCodesOptions): ByteBuffer {
+    const streams = lanesOfStored(options);
+    const buffer = this.allocateBytes(streams.length);
+    this.writeBytes(buffer, streams);
+    return buffer;
   }
 
   trellisGather(weight: TrellisWeights, ids: Int32Array, y: Buffer): void {

@@ -12,6 +12,7 @@ import type {
   RopeOptions,
   TokenProducts,
   TokenProductsOptions,
+  TrellisCodesOptions,
   TrellisWeights,
 } from "../backend.js";
 import {
@@ -31,6 +32,7 @@ import { addressOf, WasmBuffer, WasmByteBuffer } from "./buffers.js";
 import { WasmRuntime, type WasmRuntimeOptions } from "./runtime.js";
 import { WasmTokenProducts } from "./token-products.js";
 import { LOOKUP_SUM_BYTES, SCRATCH_BYTES, trellisPlan } from "./trellis.js";
+import { trellisCodes } from "./trellis-codes.js";
 import { runSplit, threadsFor } from "./work.js";
 import { WorkingArea } from "./working-area.js";
 
@@ -255,6 +257,11 @@ export class WasmBackend implements Backend {
         return [...shared, tile, plan.tileRows, plan.tileStride, products, own, first, end];
       },
     );
+  }
+
+  trellisCodes(options: TrellisCodesOptions): WasmByteBuffer {
+    const { address, bytes } = trellisCodes(this.runtime, options);
+    return new WasmByteBuffer(this, address, bytes);
   }
 
   tokenProducts(options: TokenProductsOptions): TokenProducts {
