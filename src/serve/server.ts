@@ -2,9 +2,10 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Socket } from "node:net";
 import cors from "@fastify/cors";
+import staticFiles from "@fastify/static";
 import swagger from "@fastify/swagger";
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
-import { fastify } from "fastify";
+import { type FastifyRequest, fastify } from "fastify";
 import { UsageError } from "../errors.js";
 import { VERSION } from "../version.js";
 import { type App, RunningRequests, type ServeContext } from "./context.js";
@@ -36,6 +37,8 @@ export interface ServerOptions {
   readonly receiveTimeout?: number | undefined;
   /** Bytes of a request's body. Default 4 MiB. */
   readonly bodyLimit?: number | undefined;
+  /** Folder of files served at `/`, without a key: a chat page. Default: none. */
+  readonly page?: string | undefined;
   /** Told of errors that are our own. Default: ignored. */
   readonly onDefect?: ((error: unknown) => void) | undefined;
 }
@@ -96,7 +99,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     const { method, url } = request;
     const path = url.split("?", 1)[0];
     const allowed = (["GET", "POST"] as const).filter(
-      (other) => app.findRoute({ method: other, url: path }) !== null,
+      (other) => other !== method && app.findRoute({ method: other, url: path }) !== null,
     );
     if (allowed.length === 0)
       throw new ApiError(404, `Unknown request URL: ${method} ${path}.`, { code: "unknown_url" });
@@ -127,6 +130,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   addCompletions(app, context);
   addChat(app, context);
   app.get("/openapi.json", { schema: { hide: true } }, async () => app.swagger());
+  if (options.page !== undefined) await app.register(staticFiles, { root: options.page });
   await app.ready();
 
   return {
@@ -144,12 +148,17 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   };
 }
 
+/** What asks no key: whether the server lives, preflights of browsers, the page. */
+function isOpen({ method, routeOptions: { url = "" } }: FastifyRequest): boolean {
+  return url === "/health" || url === "/" || url === "/*" || method === "OPTIONS";
+}
+
 /** Compares hashes: neither the key's characters nor its length show in the time that it takes. */
 function requireKey(app: App, key: string): void {
   const hash = (text: string) => createHash("sha256").update(text).digest();
   const wanted = hash(key);
   app.addHook("onRequest", async (request, reply) => {
-    if (request.routeOptions.url === "/health" || request.method === "OPTIONS") return;
+    if (isOpen(request)) return;
     const given = /^Bearer (.+)$/i.exec(request.headers.authorization ?? "")?.[1];
     if (given !== undefined && timingSafeEqual(hash(given), wanted)) return;
     reply.header("www-authenticate", "Bearer");

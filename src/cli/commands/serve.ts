@@ -1,9 +1,14 @@
 /** `pocketllm serve`: a model behind OpenAI's HTTP interface. */
+import { existsSync } from "node:fs";
 import { basename, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { type Command, InvalidArgumentError } from "commander";
 import { loadModel } from "../../runtime/load.js";
 import { createServer } from "../../serve/server.js";
 import { defineCommand, nonNegativeInteger, positiveInteger } from "../command.js";
+
+/** The chat page, where the package has one. */
+const PAGE = fileURLToPath(new URL("../../page", import.meta.url));
 
 interface Flags {
   readonly host: string;
@@ -52,6 +57,7 @@ export function registerServe(program: Command): void {
           parallel,
           queue,
           timeout,
+          page: existsSync(PAGE) ? PAGE : undefined,
           onDefect: (error) =>
             context.log(`internal error: ${error instanceof Error ? error.stack : String(error)}`),
         });
