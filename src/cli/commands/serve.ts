@@ -1,6 +1,7 @@
 /** `pocketllm serve`: a model behind OpenAI's HTTP interface. */
 import { basename, resolve } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
+import { inspectModel } from "../../container/inspect.js";
 import { loadModel } from "../../runtime/load.js";
 import { createServer } from "../../serve/server.js";
 import { defineCommand, nonNegativeInteger, positiveInteger } from "../command.js";
@@ -22,7 +23,7 @@ export function registerServe(program: Command): void {
   const command = program
     .command("serve")
     .description(
-      "Serves a model over HTTP as OpenAI's API does: /v1/chat/completions, /v1/completions, /v1/models, and " +
+      "Serves a model over HTTP, with a chat page at /, as OpenAI's API does: /v1/chat/completions, /v1/completions, /v1/models, and " +
         "/health, /metrics, /openapi.json. Ctrl-C answers what runs, then ends.",
     )
     .argument("<model>", "Hugging Face folder, .gguf file, PocketLLM folder, or hub id")
@@ -44,9 +45,11 @@ export function registerServe(program: Command): void {
       const { signal, onProgress } = context;
       const model = await loadModel(source, { threads, context: flags.context, signal, onProgress });
       try {
+        const size = await inspectModel(source);
         const server = await createServer({
           model,
           name: flags.name ?? basename(resolve(source)),
+          size,
           apiKey: flags.apiKey ?? process.env["POCKETLLM_API_KEY"],
           cors,
           parallel,
