@@ -6,10 +6,18 @@ import type { FastifyBaseLogger, FastifyInstance, FastifyReply, RawServerDefault
 import type { Scheduler, ServedModel } from "./engine/scheduler.js";
 import { CLIENT_GONE, STOPPED, TIMED_OUT } from "./errors.js";
 
+/** Bytes of the weight files, and of the same weights in 16 bits. */
+export interface ModelBytes {
+  readonly weightBytes: number;
+  readonly bytes16: number;
+}
+
 export interface ServeContext {
   readonly model: ServedModel;
   /** The model's id in requests and answers. */
   readonly name: string;
+  /** What its weights take, where that is known. */
+  readonly size: ModelBytes | undefined;
   /** Unix time in seconds at which the server started. */
   readonly created: number;
   readonly scheduler: Scheduler;

@@ -1,8 +1,6 @@
 /** What happens to requests that are cancelled, too many, too slow or hostile; and to those that run at the end. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -162,24 +160,6 @@ test("an API key is asked of everything but /health", async () => {
   const other = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "wrong", maxRetries: 0 });
   await assert.rejects(other.models.list(), OpenAI.AuthenticationError);
   await server.close();
-});
-
-test("a page is served at /, without a key, and nothing beside its folder", async () => {
-  const page = await mkdtemp(join(tmpdir(), "pocketllm-page-"));
-  await writeFile(join(page, "index.html"), "<title>Chat</title>");
-  await writeFile(join(page, "app.js"), "1");
-  const server = await startServer(model, { apiKey: "right", page });
-  const get = async (path: string) => {
-    const response = await fetch(server.url + path);
-    return `${response.status} ${(await response.text()).slice(0, 19)}`;
-  };
-  assert.equal(await get("/"), "200 <title>Chat</title>");
-  assert.equal(await get("/app.js"), "200 1");
-  assert.match(await get("/..%2f..%2fetc%2fpasswd"), /^40[034] /);
-  assert.match(await get("/none.js"), /^404 /);
-  assert.match(await get("/v1/models"), /^401 /);
-  await server.close();
-  await rm(page, { recursive: true });
 });
 
 test("other origins may call only when they are named", async () => {

@@ -19,14 +19,19 @@ const TEMPLATE =
   "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}" +
   "{% if add_generation_prompt %}Once upon a time{% endif %}";
 
+/** Copies the story model and gives it a chat template. */
+export async function copyStories(folder: string): Promise<void> {
+  await cp(STORIES, folder, { recursive: true });
+  const path = join(folder, "tokenizer_config.json");
+  const config = JSON.parse(await readFile(path, "utf8")) as object;
+  await writeFile(path, JSON.stringify({ ...config, chat_template: TEMPLATE }));
+}
+
 /** The story model with a chat template. */
 export async function loadStories(options: LoadModelOptions = {}): Promise<LoadedModel> {
   const folder = await mkdtemp(join(tmpdir(), "pocketllm-serve-"));
   try {
-    await cp(STORIES, folder, { recursive: true });
-    const path = join(folder, "tokenizer_config.json");
-    const config = JSON.parse(await readFile(path, "utf8")) as object;
-    await writeFile(path, JSON.stringify({ ...config, chat_template: TEMPLATE }));
+    await copyStories(folder);
     return await loadModel(folder, { threads: 1, ...options });
   } finally {
     await rm(folder, { recursive: true });

@@ -2,18 +2,18 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Socket } from "node:net";
 import cors from "@fastify/cors";
-import staticFiles from "@fastify/static";
 import swagger from "@fastify/swagger";
 import type { TypeBoxTypeProvider } from "@fastify/type-provider-typebox";
-import { type FastifyRequest, fastify } from "fastify";
+import { fastify } from "fastify";
 import { UsageError } from "../errors.js";
 import { VERSION } from "../version.js";
-import { type App, RunningRequests, type ServeContext } from "./context.js";
+import { type App, type ModelBytes, RunningRequests, type ServeContext } from "./context.js";
 import { Scheduler, type ServedModel } from "./engine/scheduler.js";
 import { ApiError, toApiError } from "./errors.js";
 import { parseJsonBody } from "./json-body.js";
 import { ServerMetrics } from "./metrics.js";
 import { addChat } from "./routes/chat.js";
+import { addChatPage, readChatPage } from "./routes/chat-page.js";
 import { addCompletions } from "./routes/completions.js";
 import { addStatus } from "./routes/status.js";
 import { addTokenizer } from "./routes/tokenizer.js";
@@ -23,7 +23,9 @@ export interface ServerOptions {
   readonly model: ServedModel;
   /** The model's id in requests and answers. */
   readonly name: string;
-  /** Asked of every request as `Authorization: Bearer KEY`, /health apart. Default: none. */
+  /** What the model's weights take, for /v1/models and the chat page. Default: not said. */
+  readonly size?: ModelBytes | undefined;
+  /** Asked of every request as `Authorization: Bearer KEY`, /health and the chat page's files apart. Default: none. */
   readonly apiKey?: string | undefined;
   /** The one origin whose pages may call the server. Default: none. */
   readonly cors?: string | undefined;
@@ -37,8 +39,6 @@ export interface ServerOptions {
   readonly receiveTimeout?: number | undefined;
   /** Bytes of a request's body. Default 4 MiB. */
   readonly bodyLimit?: number | undefined;
-  /** Folder of files served at `/`, without a key: a chat page. Default: none. */
-  readonly page?: string | undefined;
   /** Told of errors that are our own. Default: ignored. */
   readonly onDefect?: ((error: unknown) => void) | undefined;
 }
@@ -81,7 +81,9 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   metrics.watch(scheduler);
   const requests = new RunningRequests(timeout);
   const created = Math.floor(Date.now() / 1000);
-  const context: ServeContext = { model, name, created, scheduler, requests, onDefect };
+  const { size } = options;
+  const context: ServeContext = { model, name, size, created, scheduler, requests, onDefect };
+  const page = await readChatPage();
 
   app.server.maxConnections = MAX_CONNECTIONS;
   app.removeAllContentTypeParsers();
@@ -110,7 +112,8 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     metrics.request(request.routeOptions.url ?? "unknown", reply.statusCode);
   });
   if (options.cors !== undefined) await app.register(cors, { origin: options.cors });
-  if (options.apiKey !== undefined) requireKey(app, options.apiKey);
+  if (options.apiKey !== undefined)
+    requireKey(app, options.apiKey, new Set(["/health", ...page.map(({ path }) => path)]));
   await app.register(swagger, {
     openapi: {
       openapi: "3.1.0",
@@ -129,8 +132,8 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   addTokenizer(app, context);
   addCompletions(app, context);
   addChat(app, context);
+  addChatPage(app, page);
   app.get("/openapi.json", { schema: { hide: true } }, async () => app.swagger());
-  if (options.page !== undefined) await app.register(staticFiles, { root: options.page });
   await app.ready();
 
   return {
@@ -148,17 +151,12 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   };
 }
 
-/** What asks no key: whether the server lives, preflights of browsers, the page. */
-function isOpen({ method, routeOptions: { url = "" } }: FastifyRequest): boolean {
-  return url === "/health" || url === "/" || url === "/*" || method === "OPTIONS";
-}
-
 /** Compares hashes: neither the key's characters nor its length show in the time that it takes. */
-function requireKey(app: App, key: string): void {
+function requireKey(app: App, key: string, open: ReadonlySet<string>): void {
   const hash = (text: string) => createHash("sha256").update(text).digest();
   const wanted = hash(key);
   app.addHook("onRequest", async (request, reply) => {
-    if (isOpen(request)) return;
+    if (open.has(request.routeOptions.url ?? "") || request.method === "OPTIONS") return;
     const given = /^Bearer (.+)$/i.exec(request.headers.authorization ?? "")?.[1];
     if (given !== undefined && timingSafeEqual(hash(given), wanted)) return;
     reply.header("www-authenticate", "Bearer");

@@ -1,14 +1,11 @@
 /** `pocketllm serve`: a model behind OpenAI's HTTP interface. */
-import { existsSync } from "node:fs";
 import { basename, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
 import { type Command, InvalidArgumentError } from "commander";
+import { inspectModel } from "../../container/inspect.js";
 import { loadModel } from "../../runtime/load.js";
 import { createServer } from "../../serve/server.js";
 import { defineCommand, nonNegativeInteger, positiveInteger } from "../command.js";
 
-/** The chat page, where the package has one. */
-const PAGE = fileURLToPath(new URL("../../page", import.meta.url));
 
 interface Flags {
   readonly host: string;
@@ -27,7 +24,7 @@ export function registerServe(program: Command): void {
   const command = program
     .command("serve")
     .description(
-      "Serves a model over HTTP as OpenAI's API does: /v1/chat/completions, /v1/completions, /v1/models, and " +
+      "Serves a model over HTTP, with a chat page at /, as OpenAI's API does: /v1/chat/completions, /v1/completions, /v1/models, and " +
         "/health, /metrics, /openapi.json. Ctrl-C answers what runs, then ends.",
     )
     .argument("<model>", "Hugging Face folder, .gguf file, PocketLLM folder, or hub id")
@@ -49,15 +46,16 @@ export function registerServe(program: Command): void {
       const { signal, onProgress } = context;
       const model = await loadModel(source, { threads, context: flags.context, signal, onProgress });
       try {
+        const size = await inspectModel(source);
         const server = await createServer({
           model,
           name: flags.name ?? basename(resolve(source)),
+          size,
           apiKey: flags.apiKey ?? process.env["POCKETLLM_API_KEY"],
           cors,
           parallel,
           queue,
           timeout,
-          page: existsSync(PAGE) ? PAGE : undefined,
           onDefect: (error) =>
             context.log(`internal error: ${error instanceof Error ? error.stack : String(error)}`),
         });

@@ -11,16 +11,21 @@ const Model = Type.Object({
   created: Type.Integer({ description: "Unix time in seconds at which the server started." }),
   owned_by: Type.String(),
   max_model_len: Type.Integer({ description: "Longest sequence in tokens, prompt and answer." }),
+  chat: Type.Boolean({ description: "Whether the model has a chat template; others only complete text." }),
+  weight_bytes: Type.Optional(Type.Integer({ description: "Bytes of the weight files." })),
+  bytes_16bit: Type.Optional(Type.Integer({ description: "Bytes of the same weights in 16 bits." })),
 });
 
 export function addStatus(app: App, context: ServeContext, metrics: ServerMetrics): void {
-  const { name, created, model, scheduler } = context;
+  const { name, created, model, size, scheduler } = context;
   const served = {
     id: name,
     object: "model" as const,
     created,
     owned_by: "pocketllm",
     max_model_len: model.contextLength,
+    chat: model.tokenizer.chatTemplate !== null,
+    ...(size && { weight_bytes: size.weightBytes, bytes_16bit: size.bytes16 }),
   };
   app.get(
     "/v1/models",
