@@ -27,10 +27,9 @@ answerParent(async ({ task }) => {
   await sequence.clearHistory();
   if (task === "prefill") return await timed(promptTokens, () => generate(prompt(promptTokens), 1));
   // The first token comes with the prompt; those after it are timed.
-  let run;
   const tokens = sequence.evaluate(prompt(DECODE_FROM), { temperature: 0, yieldEogToken: true });
   await tokens.next();
-  run = await timed(newTokens, async () => {
+  const run = await timed(newTokens, async () => {
     for (let i = 0; i < newTokens; i++) await tokens.next();
   });
   await tokens.return();
