@@ -7,7 +7,7 @@
 // llama.cpp on the same cores in the same run; DIR is a folder with node-llama-cpp in its node_modules.
 import { createRequire } from "node:module";
 import { parseArgs } from "node:util";
-import { bestOf } from "../dist/bench/index.js";
+import { bestOf, measureLimits, shareOfLimits } from "../dist/bench/index.js";
 import { createRotation } from "../dist/codec/rotation.js";
 import { codeForRate } from "../dist/codec/trellis/index.js";
 import { WasmBackend } from "../dist/compute/wasm/backend.js";
@@ -32,8 +32,6 @@ const { values: options, positionals } = parseArgs({
 const best = bestOf(Number(options.seconds));
 const TOKENS = Number(options.tokens);
 const CONTEXT = Number(options.context);
-/** Byte shuffles of a vector: two tables of two bytes and two maps, for each of a pair's groups. */
-const LOOK_UPS = 12;
 
 function print(...cells) {
   console.log(
@@ -45,16 +43,11 @@ const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * 
 const normals = (length) => Float32Array.from({ length }, normal);
 
 function kernels(backend) {
-  const { runtime } = backend;
-  const count = 20_000;
-  const lookUps = (8 * count) / best(() => runtime.exports.lookUps(count, 3));
-  const bytes = 1 << 25;
-  const memory = runtime.allocate(bytes);
-  const bandwidth = bytes / best(() => runtime.exports.readMemory(memory, bytes));
-  runtime.free(memory);
+  const limits = measureLimits(backend);
+  const { lookUps, bandwidth } = limits;
   console.log(
-    `${runtime.arithmetic} arithmetic: ${(lookUps / 1e9).toFixed(1)} G look-ups of 16 bytes/s, ` +
-      `${(bandwidth / 1e9).toFixed(0)} GB/s read from ${bytes >> 20} MiB`,
+    `${backend.runtime.arithmetic} arithmetic: ${(lookUps / 1e9).toFixed(1)} G look-ups of 16 bytes/s, ` +
+      `${(bandwidth / 1e9).toFixed(0)} GB/s read from 32 MiB`,
   );
   print("rows x columns, bits", "µs", "Gweights/s", "of look-ups", "of memory", "exact, µs");
   for (const [rows, columns] of [
@@ -79,13 +72,13 @@ function kernels(backend) {
       const products = backend.tokenProducts({ x, rotation, products: [{ weight, y }] });
       const seconds = best(() => products.run());
       const exact = best(() => backend.trellisMatmul(x, weight, y, 1));
-      const shuffles = LOOK_UPS * weight.steps * weight.pairs;
+      const shares = shareOfLimits(weight, limits, seconds);
       print(
         `${rows} x ${columns}, ${rate}`,
         (1e6 * seconds).toFixed(1),
         ((1e-9 * rows * columns) / seconds).toFixed(1),
-        percent(shuffles / lookUps / seconds),
-        percent(weight.codes.byteLength / bandwidth / seconds),
+        percent(shares.ofLookUps),
+        percent(shares.ofMemory),
         (1e6 * exact).toFixed(0),
       );
       products.free();
@@ -118,7 +111,7 @@ function argmax(logits) {
 async function tokens(source, threads) {
   const backend = await WasmBackend.create({ threads });
   const folder = await openFolder(source);
-  const weights = await loadWeights(backend, folder.config, folderSource(backend, folder));
+  const weights = await loadWeights(backend, folder.config, await folderSource(backend, folder));
   const capacity = CONTEXT + TOKENS + 16;
   const session = new TransformerSession(backend, weights, capacity, {
     decoding: options.exact ? "exact" : "fast",

@@ -39,7 +39,7 @@ for (const path of [folder, ...ggufs])
     process.exit(2);
   }
 const modules = join(resolve(values.modules), "package.json");
-const threadsList = values.threads.split(",").map(Number);
+const threadsList = values.threads.split(",").filter(Boolean).map(Number);
 const sizes = { promptTokens: Number(values.prompt), newTokens: Number(values.tokens) };
 
 const contestants = [];
@@ -68,7 +68,7 @@ try {
         return child;
       });
   }
-  for (const threads of values["browser-threads"].split(",").map(Number)) {
+  for (const threads of values["browser-threads"].split(",").filter(Boolean).map(Number)) {
     const options = { threads, ...sizes };
     await enter("pocketllm in chromium", folder, threads, () =>
       pocketllmInChromium(resolve(folder), options),

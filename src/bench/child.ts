@@ -6,7 +6,9 @@ import { type ChildProcess, fork } from "node:child_process";
 import { CorruptFileError, InputError, UsageError } from "../errors.js";
 import type { Contestant, Run, Task } from "./contestant.js";
 
-type Answer = { readonly result: unknown } | { readonly error: { name: string; message: string } };
+type Answer =
+  | { readonly result: unknown }
+  | { readonly error: { name: string; message: string; code?: string } };
 
 const ERRORS: Readonly<Record<string, new (message: string) => Error>> = {
   InputError,
@@ -41,8 +43,8 @@ export class Child implements Contestant {
       const onMessage = (answer: Answer) => {
         child.off("exit", end).off("error", end).off("message", onMessage);
         if ("result" in answer) return resolve(answer.result as T);
-        const { name, message: text } = answer.error;
-        reject(new (ERRORS[name] ?? Error)(text));
+        const { name, message: text, code } = answer.error;
+        reject(Object.assign(new (ERRORS[name] ?? Error)(text), code && { code }));
       };
       if (this.#ended) return reject(this.#ended);
       child.on("message", onMessage).on("exit", end).on("error", end);
@@ -72,8 +74,12 @@ export function answerParent(answer: (message: unknown) => unknown): void {
     try {
       send({ result: await answer(message) });
     } catch (error) {
-      const { name, message: text } = error instanceof Error ? error : new Error(String(error));
-      send({ error: { name, message: text } });
+      const {
+        name,
+        message: text,
+        code,
+      }: NodeJS.ErrnoException = error instanceof Error ? error : new Error(String(error));
+      send({ error: { name, message: text, ...(code !== undefined && { code }) } });
     }
   });
 }

@@ -20,7 +20,7 @@ export function parseJsonObject(bytes: Uint8Array, file: string): JsonObject {
     throw new CorruptFileError(`${file}: is not valid JSON; get the file again`);
   }
   if (!isObject(value)) throw new CorruptFileError(`${file}: is not a JSON object`);
-  checkStructure(text, file);
+  checkStructure(text, value, file);
   return value;
 }
 
@@ -38,30 +38,69 @@ export function quote(name: string): string {
   );
 }
 
-/** Throws CorruptFileError when an object of `text` (valid JSON) has a key twice or brackets nest too deeply. */
-function checkStructure(text: string, file: string): void {
+/**
+ * Throws CorruptFileError when an object of `text` (valid JSON, parsed as `value`) has a key twice or brackets nest
+ * too deeply. Outside strings every key has one colon, so a key that came twice shows in their number: names are
+ * looked at only then, since a tokenizer has 50,000 of them.
+ */
+function checkStructure(text: string, value: unknown, file: string): void {
+  let depth = 0;
+  let colons = 0;
+  for (let i = 0; i < text.length; i++) {
+    const c = text.charCodeAt(i);
+    if (c === QUOTE) i = endOfString(text, i);
+    else if (c === COLON) colons++;
+    else if (c === BRACE || c === BRACKET) {
+      if (depth++ === MAX_DEPTH)
+        throw new CorruptFileError(`${file}: is nested deeper than ${MAX_DEPTH} levels`);
+    } else if (c === BRACE_END || c === BRACKET_END) depth--;
+  }
+  if (colons !== countKeys(value))
+    throw new CorruptFileError(
+      `${file}: the key ${quote(duplicateKey(text))} appears twice; get the file again`,
+    );
+}
+
+const [QUOTE, COLON, BRACE, BRACE_END, BRACKET, BRACKET_END] = Array.from('":{}[]', (c) => c.charCodeAt(0));
+
+/** The place of the quotation mark that ends the string which begins at `start`. */
+function endOfString(text: string, start: number): number {
+  for (let end = text.indexOf('"', start + 1); ; end = text.indexOf('"', end + 1)) {
+    let before = end;
+    while (text[before - 1] === "\\") before--;
+    if ((end - before) % 2 === 0) return end;
+  }
+}
+
+/** Keys of all objects in a parsed value that nests at most MAX_DEPTH levels. */
+function countKeys(value: unknown): number {
+  if (typeof value !== "object" || value === null) return 0;
+  const values: unknown[] = Array.isArray(value) ? value : Object.values(value);
+  let keys = Array.isArray(value) ? 0 : values.length;
+  for (const each of values) if (typeof each === "object") keys += countKeys(each);
+  return keys;
+}
+
+/** The first key of `text` that its object already has. */
+function duplicateKey(text: string): string {
   // One entry for each open bracket: the keys seen so far, or null inside an array.
   const open: (Set<string> | null)[] = [];
   for (let i = 0; i < text.length; i++) {
     const c = text[i];
-    if (c === "{" || c === "[") {
-      if (open.length === MAX_DEPTH)
-        throw new CorruptFileError(`${file}: is nested deeper than ${MAX_DEPTH} levels`);
-      open.push(c === "{" ? new Set() : null);
-    } else if (c === "}" || c === "]") {
-      open.pop();
-    } else if (c === '"') {
-      const start = i++;
-      while (text[i] !== '"') i += text[i] === "\\" ? 2 : 1;
+    if (c === "{" || c === "[") open.push(c === "{" ? new Set() : null);
+    else if (c === "}" || c === "]") open.pop();
+    else if (c === '"') {
+      const start = i;
+      i = endOfString(text, start);
       const keys = open.at(-1);
       // In an object a string is a key when a colon follows.
       if (!keys || nextSignificant(text, i + 1) !== ":") continue;
       const key = JSON.parse(text.slice(start, i + 1)) as string;
-      if (keys.has(key))
-        throw new CorruptFileError(`${file}: the key ${quote(key)} appears twice; get the file again`);
+      if (keys.has(key)) return key;
       keys.add(key);
     }
   }
+  throw new Error("no key appears twice");
 }
 
 /** The first character at or after `from` that is not JSON white space. */

@@ -1,7 +1,6 @@
 /** What happens to requests that are cancelled, too many, too slow or hostile; and to those that run at the end. */
 import assert from "node:assert/strict";
 import { connect } from "node:net";
-import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI from "openai";

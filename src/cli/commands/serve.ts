@@ -6,7 +6,6 @@ import { loadModel } from "../../runtime/load.js";
 import { createServer } from "../../serve/server.js";
 import { defineCommand, nonNegativeInteger, positiveInteger } from "../command.js";
 
-
 interface Flags {
   readonly host: string;
   readonly port: number;
