@@ -195,7 +195,7 @@ describe("the chat page", { skip: noChromium || notBuilt }, () => {
     await withPage(
       async (page) => {
         await writeAndSend(page, "x".repeat(300));
-        await holds(page, `document.querySelector("article.assistant p")?.textContent.length > 200`);
+        await holds(page, `document.querySelector("article.assistant p")?.textContent.length > 30`);
         const overflowing = `[...document.querySelectorAll("*")].filter((e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX === "auto").length
           + (document.documentElement.scrollWidth > innerWidth)`;
         assert.equal(await page.evaluate(overflowing), 0);
