@@ -170,7 +170,7 @@ describe("compress refuses", () => {
     [
       "target and bits",
       2,
-      /either --target or --bits/,
+      /one of --target, --bits/,
       () => ["compress", model, "--out", join(work, "x"), "--target", "4x", "--bits", "4"],
     ],
     [
