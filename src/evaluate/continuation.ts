@@ -96,7 +96,8 @@ export async function scoreContinuations(
   };
   // The last token of each is only a target.
   const inputs = continuations.map(({ ids }) => ids.subarray(0, ids.length - 1));
-  const shared = commonPrefix(inputs);
+  const common = commonPrefix(inputs);
+  const shared = common < SMALLEST_PIECE ? 0 : common;
   const firstScored = Math.min(...continuations.map(({ start }) => start)) - 1;
   session.truncate(0);
   await forwardRows(session, vocabulary, inputs[0].subarray(0, shared), firstScored, (position, row) => {
@@ -104,10 +105,14 @@ export async function scoreContinuations(
     for (const i of continuations.keys()) add(i, position, row, logSum);
   });
   for (const [i, { start }] of continuations.entries()) {
-    session.truncate(shared);
-    await forwardRows(session, vocabulary, inputs[i].subarray(shared), start - 1, (position, row) =>
-      add(i, position, row, logSumExp(row)),
-    );
+    const input = inputs[i];
+    if (input.length === shared) continue;
+    // Some of what is shared is run again rather than a piece too small.
+    const from = Math.max(0, Math.min(shared, input.length - SMALLEST_PIECE));
+    session.truncate(from);
+    await forwardRows(session, vocabulary, input.subarray(from), start - 1, (position, row) => {
+      if (position >= shared) add(i, position, row, logSumExp(row));
+    });
   }
   if (scores.some(({ logLikelihood }) => !Number.isFinite(logLikelihood)))
     throw new InputError("the logits of the model are not finite: its weights are damaged");
@@ -116,6 +121,12 @@ export async function scoreContinuations(
 
 /** Logits in memory at a time: 2^23 floats (32 MiB) are 170 tokens of a vocabulary of 49,152. */
 const CHUNK_ELEMENTS = 2 ** 23;
+/**
+ * One or two tokens are multiplied with coded matrices another way, equal to rounding only. Without pieces so
+ * small the numbers do not depend on what is shared: they are those of the whole sequence run at once, or by
+ * the server.
+ */
+const SMALLEST_PIECE = 3;
 
 /** Appends `ids` and visits the logits of every position from `first` on, which may lie before or after them. */
 async function forwardRows(
@@ -126,14 +137,16 @@ async function forwardRows(
   visit: (position: number, row: Float32Array) => void,
 ): Promise<void> {
   if (ids.length === 0) return;
-  // Logits cost as much as some layers: of the positions up to the first wanted one only the last has them.
-  const unscored = Math.min(Math.max(0, first - session.position), ids.length - 1);
-  const row = await session.forward(ids.subarray(0, unscored + 1));
-  if (session.position > first) visit(session.position - 1, row);
-  const chunk = Math.max(1, Math.floor(CHUNK_ELEMENTS / vocabulary));
-  for (let from = unscored + 1; from < ids.length; from += chunk) {
+  // Logits cost as much as some layers: most positions before the first wanted one go without.
+  let unscored = Math.min(first - session.position, ids.length - SMALLEST_PIECE);
+  if (unscored < SMALLEST_PIECE) unscored = 0;
+  else await session.forward(ids.subarray(0, unscored));
+  const chunk = Math.max(SMALLEST_PIECE, Math.floor(CHUNK_ELEMENTS / vocabulary));
+  for (let from = unscored; from < ids.length; ) {
     const before = session.position;
-    const input = ids.subarray(from, from + chunk);
+    const rest = ids.length - from;
+    const input = ids.subarray(from, from + (rest < chunk + SMALLEST_PIECE ? rest : chunk));
+    from += input.length;
     const logits = await session.forward(input, { logits: "all" });
     for (let t = 0; t < input.length; t++)
       visit(before + t, logits.subarray(t * vocabulary, (t + 1) * vocabulary));

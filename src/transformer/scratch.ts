@@ -82,8 +82,10 @@ export class SessionScratch {
   /** Logits of the first `tokens` rows of `hidden`. */
   async readLogits(tokens: number, target: Float32Array): Promise<void> {
     const { vocabularySize } = this.#config;
-    for (let row = 0; row < tokens; row += this.#headTokens) {
-      const count = Math.min(this.#headTokens, tokens - row);
+    // In equal parts: one or two rows left over would be multiplied another way, equal to rounding only.
+    const part = Math.ceil(tokens / Math.ceil(tokens / this.#headTokens));
+    for (let row = 0; row < tokens; row += part) {
+      const count = Math.min(part, tokens - row);
       this.#runHead(row, count, tokens);
       target.set(await this.#backend.read(this.#logits, 0, count * vocabularySize), row * vocabularySize);
     }
