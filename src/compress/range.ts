@@ -11,16 +11,15 @@ import { trellisCodec } from "./trellis-codec.js";
  */
 export async function bitsRange(
   options: Pick<PlanningOptions, "source">,
-): Promise<{ readonly least: number; readonly most: number; readonly bytes16: number }> {
+): Promise<{ readonly least: number; readonly most: number }> {
   const checkpoint = await openCheckpoint(options.source);
   try {
     const backend = await createBackend({ threads: 1 });
     try {
       const result = resolveOptions({ ...options, target: { kind: "bits", bits: 16 } }, checkpoint.config);
       const plan = planFor({ checkpoint, result }, trellisCodec(backend.runtime));
-      const { bytes16 } = checkpoint;
-      const bits = (bytes: number) => (16 * bytes) / bytes16;
-      return { least: bits(plan.smallestBytes), most: bits(plan.predictedBytes), bytes16 };
+      const bits = (bytes: number) => (16 * bytes) / checkpoint.bytes16;
+      return { least: bits(plan.smallestBytes), most: bits(plan.predictedBytes) };
     } finally {
       await backend.close();
     }

@@ -220,7 +220,7 @@ class SensitivityRun {
         const costs = await this.#rowCosts(linear);
         const weights = layerWeights(kind, costs);
         out[specs[kind].name] = {
-          tiers: [rounded(tierCost(linear, costs, 0, linear.outputs), 6)],
+          tiers: [rounded(tierCost(linear.rowPowers(), costs, 0, linear.outputs), 6)],
           ...(weights && { rows: roundedWeights(weights) }),
         };
       }
@@ -260,8 +260,9 @@ function rowSquares(values: Float32Array, columns: number): Float64Array {
 /** From the costs of a unit of distortion and mean square, for each row of a vocabulary. */
 function vocabularySensitivity(linear: ObservedLinear, costs: Float64Array): MatrixSensitivity {
   const tiers = tierRows(linear.outputs);
+  const powers = linear.rowPowers();
   return {
-    tiers: tiers.map(([first, end]) => rounded(tierCost(linear, costs, first, end), 6)),
+    tiers: tiers.map(([first, end]) => rounded(tierCost(powers, costs, first, end), 6)),
     rows: tiers.flatMap(([first, end]) => roundedWeights(vocabularyWeights(costs.subarray(first, end)))),
   };
 }
@@ -271,8 +272,7 @@ function roundedWeights(weights: Float64Array): number[] {
 }
 
 /** Σ_r p_r c_r over a tier's rows. */
-function tierCost(linear: ObservedLinear, costs: Float64Array, first: number, end: number): number {
-  const powers = linear.rowPowers();
+function tierCost(powers: Float64Array, costs: Float64Array, first: number, end: number): number {
   let sum = 0;
   for (let r = first; r < end; r++) sum += powers[r] * costs[r];
   return sum;

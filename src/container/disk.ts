@@ -40,6 +40,11 @@ export async function exists(path: string): Promise<boolean> {
   }
 }
 
+/** A folder as its user named it, but for slashes at the end: names beside it are made of this. */
+export function withoutSlash(folder: string): string {
+  return folder.replace(/[\\/]+$/, "");
+}
+
 /** Runs `write`; a full disk or quota becomes one line that says where the finished part is. */
 export async function reportFullDisk<T>(partial: string, write: () => Promise<T>): Promise<T> {
   try {

@@ -12,7 +12,7 @@ import type { JsonValue, StoredTensor } from "../codec/coded.js";
 import { InputError, UsageError } from "../errors.js";
 import { f32ToBytes, numberToBf16, numberToF16 } from "../tensor/dtype.js";
 import { buildFolder, type FinishOptions } from "./build.js";
-import { exists, reportFullDisk } from "./disk.js";
+import { exists, reportFullDisk, withoutSlash } from "./disk.js";
 import { type Entry, Journal } from "./journal.js";
 import { type CodedLayer, checkLayer, isName, matricesOf } from "./layer.js";
 import type { LayerEntry } from "./manifest.js";
@@ -46,7 +46,7 @@ export class FolderWriter {
   ): Promise<FolderWriter> {
     await FolderWriter.check(out, resume);
     const target = resolve(out);
-    const name = out.replace(/[\\/]+$/, "");
+    const name = withoutSlash(out);
     const partial = `${name}.partial`;
     return await reportFullDisk(partial, async () => {
       const journal = await Journal.open(join(`${target}.partial`, "journal"), fingerprint);
@@ -57,7 +57,7 @@ export class FolderWriter {
   /** What `open` refuses of `out`, to be known before the source is read: UsageError. */
   static async check(out: string, resume: boolean): Promise<void> {
     const target = resolve(out);
-    const name = out.replace(/[\\/]+$/, "");
+    const name = withoutSlash(out);
     if (await exists(target))
       throw new UsageError(
         `${name} exists already${resume ? ", so there is nothing to resume" : ""}: choose another --out, or delete it`,

@@ -4,7 +4,7 @@
  */
 import { rm } from "node:fs/promises";
 import type { CompressOptions, CompressReport } from "../compress/index.js";
-import { exists } from "../container/disk.js";
+import { exists, withoutSlash } from "../container/disk.js";
 import { FolderWriter } from "../container/writer.js";
 import { InputError, UsageError } from "../errors.js";
 import { refuseUnfinished } from "../training/options.js";
@@ -27,7 +27,7 @@ export interface BestReport {
 /** Errors as `compress` and `tune`; an interrupted run goes on with `resume` and ends with the same bytes. */
 export async function compressBest(options: BestOptions): Promise<BestReport> {
   const { source, calibration, seed, threads, resume = false, signal, onProgress } = options;
-  const out = options.out.replace(/[\\/]+$/, "");
+  const out = withoutSlash(options.out);
   const balanced = `${out}.balanced`;
   if (await exists(out)) await FolderWriter.check(out, false);
   // Looked at again by `tune`, but only after the compression.

@@ -7,7 +7,7 @@ import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { syncFolder } from "../checkpoint/safetensors-write.js";
 import { bitsRange, type CompressOptions } from "../compress/index.js";
-import { exists } from "../container/disk.js";
+import { exists, withoutSlash } from "../container/disk.js";
 import { openFolder } from "../container/reader.js";
 import { FolderWriter } from "../container/writer.js";
 import { InputError, UsageError } from "../errors.js";
@@ -36,13 +36,13 @@ export async function compressToDivergence(options: DivergenceOptions): Promise<
   const { divergence: wanted, resume = false, onTry, ...common } = options;
   if (!(wanted > 0 && Number.isFinite(wanted)))
     throw new UsageError(`a divergence must be a number of nats above 0, not ${wanted}`);
-  const out = options.out.replace(/[\\/]+$/, "");
+  const out = withoutSlash(options.out);
   const folder = `${out}.tries`;
   if (await exists(out)) await FolderWriter.check(out, false);
   await refuseUnfinished(folder, resume);
   const range = await bitsRange(options);
   await mkdir(folder, { recursive: true });
-  const tries: (Try & { readonly weightBytes: number; readonly path: string })[] = [];
+  const tries: (Omit<DivergenceReport, "tries"> & { readonly path: string })[] = [];
   for (let bits = nextBits([], wanted, range); bits !== null; bits = nextBits(tries, wanted, range)) {
     // Upwards, so that the least bits stay in reach; to three digits, so that a resumed run finds the folder.
     bits = Math.ceil(1000 * bits) / 1000;
@@ -62,22 +62,21 @@ export async function compressToDivergence(options: DivergenceOptions): Promise<
   await rename(good.path, out);
   await syncFolder(join(out, ".."));
   await rm(folder, { recursive: true, force: true });
-  const { bits, divergence, weightBytes } = good;
+  const { bits, divergence, weightBytes, ratio } = good;
   return {
-    ...{ bits, divergence, weightBytes, ratio: range.bytes16 / weightBytes },
+    ...{ bits, divergence, weightBytes, ratio },
     tries: tries.map((t) => ({ bits: t.bits, divergence: t.divergence })),
   };
 }
 
-async function measured(path: string): Promise<{ divergence: number; weightBytes: number }> {
+async function measured(path: string): Promise<{ divergence: number; weightBytes: number; ratio: number }> {
   const folder = await openFolder(path);
   try {
-    const { provenance, files } = folder.manifest;
-    const { divergence } = (provenance.measured ?? {}) as { divergence?: unknown };
+    const { divergence } = (folder.manifest.provenance.measured ?? {}) as { divergence?: unknown };
     if (typeof divergence !== "number")
       throw new InputError("the calibration text is too short to hold some out and measure on it: give more");
-    const weights = [...files].filter(([name]) => name.endsWith(".safetensors"));
-    return { divergence, weightBytes: weights.reduce((sum, [, { bytes }]) => sum + bytes, 0) };
+    const { weightBytes, bytes16 } = folder;
+    return { divergence, weightBytes, ratio: bytes16 / weightBytes };
   } finally {
     await folder.close();
   }

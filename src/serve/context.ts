@@ -47,6 +47,8 @@ export class RunningRequests {
 
   /** Aborted with an ApiError when the client goes away, the time is up, or `abortAll` is called. */
   signalFor(reply: FastifyReply): AbortSignal {
+    // Its "close" has been and will not come again.
+    if (reply.raw.destroyed) return AbortSignal.abort(CLIENT_GONE);
     const controller = new AbortController();
     const timer = setTimeout(() => controller.abort(TIMED_OUT), 1000 * this.#timeout);
     this.#running.add(controller);
@@ -55,7 +57,6 @@ export class RunningRequests {
       this.#running.delete(controller);
       if (!reply.raw.writableFinished) controller.abort(CLIENT_GONE);
     });
-    if (reply.raw.destroyed) controller.abort(CLIENT_GONE);
     return controller.signal;
   }
 

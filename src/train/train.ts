@@ -9,7 +9,7 @@ import { openCheckpoint } from "../checkpoint/open.js";
 import { syncFolder, writeAtomically, writeSafetensors } from "../checkpoint/safetensors-write.js";
 import { createBackend } from "../compute/index.js";
 import { WasmTraining } from "../compute/wasm/training.js";
-import { exists, reportFullDisk, sha256 } from "../container/disk.js";
+import { exists, reportFullDisk, sha256, withoutSlash } from "../container/disk.js";
 import { describeFiles } from "../container/input-files.js";
 import { prettyJson } from "../container/json.js";
 import { InputError, UsageError } from "../errors.js";
@@ -58,7 +58,7 @@ const MAX_PARAMETERS = 150e6;
 export async function train(options: TrainOptions): Promise<TrainReport> {
   const started = performance.now();
   const { resume = false, signal, onProgress, log, threads } = options;
-  const out = options.out.replace(/[\\/]+$/, "");
+  const out = withoutSlash(options.out);
   const folder = `${out}.training`;
   if (await exists(out)) throw new UsageError(`${out} exists already: choose another --out, or delete it`);
   await refuseUnfinished(folder, resume);

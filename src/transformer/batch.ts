@@ -7,7 +7,7 @@ import type { Backend, Buffer } from "../compute/backend.js";
 import { InputError } from "../errors.js";
 import { allocateTogether, type BufferGroup } from "./buffers.js";
 import type { AnyLayerCache, CacheFormat } from "./kv-cache.js";
-import { attendCached, LayerSteps } from "./layer.js";
+import { attendCached, LayerSteps, turnHeads } from "./layer.js";
 import type { Rope } from "./rope.js";
 import { type Decoding, SessionScratch } from "./scratch.js";
 import { TransformerSession } from "./session.js";
@@ -139,18 +139,11 @@ export class TransformerBatch {
 
   #forwardLayer(layer: LayerWeights, caches: readonly AnyLayerCache[], positions: Int32Array): void {
     const { workspace, hidden } = this.#scratch;
-    const { heads, kvHeads, headSize } = this.#config;
     const run = new LayerSteps(this.#backend, this.#config, workspace, caches.length);
     run.normalise(hidden, layer.inputNorm);
     run.project(layer);
-    const { query, key } = workspace;
-    const rows = caches.length;
-    const epsilon = this.#config.rmsNormEpsilon;
-    if (layer.qNorm) this.#backend.rmsNorm(query, layer.qNorm, query, rows * heads, headSize, epsilon);
-    if (layer.kNorm) this.#backend.rmsNorm(key, layer.kNorm, key, rows * kvHeads, headSize, epsilon);
-    const turn = { ...this.#turns, tokens: rows, position: 0, headSize };
-    this.#backend.rope({ ...turn, x: query, heads });
-    this.#backend.rope({ ...turn, x: key, heads: kvHeads });
+    const turn = { tokens: caches.length, position: 0, rope: this.#turns };
+    turnHeads(this.#backend, this.#config, layer, workspace, turn);
     for (const [row, cache] of caches.entries()) this.#attend(row, cache, positions[row]);
     run.addProjected(layer.o, workspace.attended, hidden);
     run.normalise(hidden, layer.postAttentionNorm);

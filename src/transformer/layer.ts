@@ -107,14 +107,24 @@ export function attendOver(
   workspace: Workspace,
   { tokens, cache, position, rope }: Omit<ForwardLayerOptions, "hidden">,
 ): void {
+  turnHeads(backend, config, layer, workspace, { tokens, position, rope });
+  attendCached(backend, config, workspace, { tokens, cache, position });
+}
+
+/** Queries and keys normalised, where the architecture does that, and turned by the rows of `rope` from `position` on. */
+export function turnHeads(
+  backend: Backend,
+  config: ModelConfig,
+  layer: Pick<LayerWeights, "qNorm" | "kNorm">,
+  { query, key }: Pick<Workspace, "query" | "key">,
+  { tokens, position, rope }: Pick<ForwardLayerOptions, "tokens" | "position" | "rope">,
+): void {
   const { heads, kvHeads, headSize, rmsNormEpsilon: epsilon } = config;
-  const { query, key } = workspace;
   if (layer.qNorm) backend.rmsNorm(query, layer.qNorm, query, tokens * heads, headSize, epsilon);
   if (layer.kNorm) backend.rmsNorm(key, layer.kNorm, key, tokens * kvHeads, headSize, epsilon);
   const turn = { ...rope, tokens, position, headSize };
   backend.rope({ ...turn, x: query, heads });
   backend.rope({ ...turn, x: key, heads: kvHeads });
-  attendCached(backend, config, workspace, { tokens, cache, position });
 }
 
 /** The same of queries and keys that are normalised and turned by their positions. */

@@ -8,7 +8,7 @@ import type { Backend, Buffer } from "../compute/backend.js";
 import { throwIfAborted } from "../errors.js";
 import { allocateTogether, type BufferGroup } from "./buffers.js";
 import { allocateCache, type LayerCache } from "./kv-cache.js";
-import { LayerSteps } from "./layer.js";
+import { attendOver, LayerSteps } from "./layer.js";
 import type { TrainableModel } from "./model-backward.js";
 import { type Rope, uploadRope } from "./rope.js";
 import type { LayerWeights } from "./weights.js";
@@ -74,7 +74,9 @@ export class LockstepSession {
     for (let index = 0; index < config.layers; index++) {
       const { layer } = await model.openLayer(index, "forward");
       steps.normalise(hidden, layer.inputNorm);
-      this.#attend(layer, this.#caches[index]);
+      steps.project(layer);
+      const place = { tokens: 1, cache: this.#caches[index], position: this.#position, rope: this.#rope };
+      attendOver(this.#backend, this.#wide, layer, this.#workspace, place);
       steps.addProjected(layer.o, this.#workspace.attended, hidden);
       steps.normalise(hidden, layer.postAttentionNorm);
       steps.activate(layer);
@@ -92,28 +94,5 @@ export class LockstepSession {
 
   free(): void {
     this.#group.free();
-  }
-
-  #attend(layer: LayerWeights, { keys, values }: LayerCache): void {
-    const backend = this.#backend;
-    const position = this.#position;
-    const sequences = this.#sequences;
-    const { headSize, rmsNormEpsilon: epsilon, slidingWindow: window } = this.#wide;
-    const { heads, kvHeads } = this.#wide;
-    const { normed, query, key, value, attended: y } = this.#workspace;
-    layer.q.forward(normed, query, sequences);
-    layer.k.forward(normed, key, sequences);
-    layer.v.forward(normed, value, sequences);
-    if (layer.qNorm) backend.rmsNorm(query, layer.qNorm, query, heads, headSize, epsilon);
-    if (layer.kNorm) backend.rmsNorm(key, layer.kNorm, key, kvHeads, headSize, epsilon);
-    const turn = { ...this.#rope, tokens: 1, position, headSize };
-    backend.rope({ ...turn, x: query, heads });
-    backend.rope({ ...turn, x: key, heads: kvHeads });
-    const row = kvHeads * headSize;
-    backend.copy(key, 0, keys, position * row, row);
-    backend.copy(value, 0, values, position * row, row);
-    const scale = 1 / Math.sqrt(headSize);
-    const shape = { tokens: 1, position, heads, kvHeads, headSize, scale, window };
-    backend.attention({ query, keys, values, y, ...shape });
   }
 }

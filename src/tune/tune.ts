@@ -7,7 +7,7 @@ import { rm } from "node:fs/promises";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { createBackend, type WasmBackend } from "../compute/index.js";
-import { exists } from "../container/disk.js";
+import { exists, withoutSlash } from "../container/disk.js";
 import type { PocketFolder } from "../container/folder.js";
 import { openFolder } from "../container/reader.js";
 import { FolderWriter } from "../container/writer.js";
@@ -22,7 +22,7 @@ import { selfData } from "./self-data.js";
 
 /** Where an unfinished run to `out` keeps its state. */
 export function stateFolder(out: string): string {
-  return `${out.replace(/[\\/]+$/, "")}.tuning`;
+  return `${withoutSlash(out)}.tuning`;
 }
 
 /** InputError or UsageError, one line, for anything wrong with models, data, options or the disk. */
