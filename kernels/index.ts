@@ -1,3 +1,4 @@
+export { attendEach } from "./attend-each";
 export * from "./attention";
 export * from "./core";
 export * from "./elementwise";

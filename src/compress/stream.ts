@@ -7,7 +7,6 @@
  */
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Buffer } from "../compute/backend.js";
-import { difference } from "../compute/difference.js";
 import type { Linear } from "../compute/linear.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";
 import { WasmTraining } from "../compute/wasm/training.js";
@@ -23,13 +22,18 @@ export interface SiteStatistics {
   readonly columns: number;
   /** E[x xᵀ], x from the coded model: [columns, columns]. */
   readonly hessian: Float32Array;
-  /** E[x x₀ᵀ], x₀ the original model's input at the same place. */
-  readonly cross: Float32Array;
-  /**
-   * Where a matrix's output is added to the residual stream (o, down): E[(h₀ - h) xᵀ], [hiddenSize, columns],
-   * h₀ and h the original's and the coded model's stream before that.
-   */
-  readonly residual?: Float32Array | undefined;
+  readonly missing: Missing;
+}
+
+/**
+ * What the coded layers before have changed, as far as x tells. Of a site's input: E[x (x₀ - x)ᵀ] [columns, columns],
+ * x₀ the original model's input at the same place. Of the one matrix W whose output is added to the residual stream
+ * (o, down): E[(h₀ - h - W x) xᵀ] [hiddenSize, columns], h₀ the original's stream after that, h the coded model's
+ * before it.
+ */
+export interface Missing {
+  readonly of: "input" | "output";
+  readonly moment: Float32Array;
 }
 
 /** The layer as coded so far: matrices are added as they are coded. */
@@ -43,6 +47,11 @@ interface Lane {
 
 /** Two such buffers of logits: 128 MB each. */
 const LOGITS_AT_ONCE = 2 ** 25;
+/**
+ * Inputs of down are kept up to this size, which saves an eighth of a layer's products: 277 MB for 45,056 tokens of
+ * SmolLM2-135M. Else gate and up run once more.
+ */
+const KEPT_BYTES = 2 ** 29;
 
 export class CalibrationStream {
   readonly #backend: WasmBackend;
@@ -54,9 +63,10 @@ export class CalibrationStream {
   readonly #group: BufferGroup;
   readonly #original: Lane;
   readonly #coded: Lane;
-  /** The coded lane's attention output, kept from before o is coded until after. */
+  /** The coded lane's inputs of o and, where there is room, of down, kept from before these are coded until after. */
   readonly #attended: readonly Buffer[];
-  readonly #scratch = new Map<string, Buffer>();
+  readonly #activated: readonly Buffer[] | undefined;
+  readonly #residual: Buffer;
   readonly #cache: LayerCache;
   readonly #rope: Rope;
 
@@ -84,6 +94,9 @@ export class CalibrationStream {
     this.#original = lane();
     this.#coded = lane();
     this.#attended = rows(config.heads * config.headSize);
+    if (4 * windows.length * tokens * config.intermediateSize <= KEPT_BYTES)
+      this.#activated = rows(config.intermediateSize);
+    this.#residual = group.allocate(tokens * config.hiddenSize);
     this.#cache = allocateCache(group, config, tokens);
     this.#rope = uploadRope(group, config, tokens);
   }
@@ -129,7 +142,7 @@ export class CalibrationStream {
 
   /**
    * Brings both streams to the inputs of `site` and sums their statistics (null when `measure` is false,
-   * as for matrices that an interrupted run has already coded). The sites of a layer must be visited in
+   * as for matrices that an interrupted run has already coded); the original's goes on through the site. The sites of a layer must be visited in
    * order; `coded` must hold the matrices of the sites before.
    */
   async visit(
@@ -139,48 +152,45 @@ export class CalibrationStream {
     measure: boolean,
   ): Promise<SiteStatistics | null> {
     const { columns, input } = this.#site(site);
-    const hessian = measure ? new MatrixSum(this.#backend, columns) : null;
-    const cross = measure ? new MatrixSum(this.#backend, columns) : null;
-    const adds = site === "o" || site === "down";
-    const residual =
-      measure && adds ? new MatrixSum(this.#backend, columns, this.#config.hiddenSize) : undefined;
-    for (let w = 0; w < this.#windows.length; w++) {
-      this.#advanceOriginal(site, original, w);
-      this.#advanceCoded(site, coded, w);
-      if (hessian && cross && w < this.#summed) {
-        const { tokens } = this.#coded.steps;
-        let x = input(this.#coded.steps.workspace);
-        let x0 = input(this.#original.steps.workspace);
-        if (residual) {
-          const weights = await this.#residualWeights(w);
-          const outputs = this.#config.hiddenSize;
-          x = await this.#weighted("x", x, weights, columns);
-          x0 = await this.#weighted("x0", x0, weights, columns);
-          const dy = await this.#weighted("difference", this.#difference(w), weights, outputs);
-          const dWeight = residual.buffer;
-          this.#training.matmulBackwardWeight({ dy, x, dWeight, tokens, inputs: columns, outputs });
+    const output = site === "o" ? original.o : site === "down" ? original.down : undefined;
+    const sums = measure
+      ? {
+          hessian: new MatrixSum(this.#backend, columns),
+          missing: new MatrixSum(this.#backend, columns, output ? this.#config.hiddenSize : columns),
         }
-        this.#backend.gram(x, hessian.buffer, tokens, columns);
-        this.#backend.crossGram(x, x0, cross.buffer, tokens, columns);
-      }
-      this.#leaveOriginal(site, original, w);
+      : null;
+    for (let w = 0; w < this.#windows.length; w++) {
+      this.#advance(site, this.#original, original, w);
+      this.#advanceCoded(site, coded, w);
+      const { tokens, workspace } = this.#coded.steps;
+      const [x, x0] = [input(workspace), input(this.#original.steps.workspace)];
+      const weights = output && (await this.#residualWeights(w));
+      // The original stream's own matrices are known: it goes on at once.
+      if (output) this.#original.steps.addProjected(output, x0, this.#original.hidden[w]);
+      if (!sums || w >= this.#summed) continue;
+      const { hessian, missing } = sums;
+      if (output && weights) {
+        this.#residualWithout(output, x, w);
+        await this.#weigh(this.#residual, weights);
+        await this.#weigh(x, weights);
+        this.#backend.crossGram(this.#residual, x, missing.buffer, tokens, this.#config.hiddenSize, columns);
+      } else this.#backend.crossGram(x, x0, missing.buffer, tokens, columns);
+      this.#backend.gram(x, hessian.buffer, tokens, columns);
     }
-    if (!hessian || !cross) return null;
-    return {
-      columns,
-      hessian: await hessian.mean(this.tokens),
-      cross: await cross.mean(this.tokens),
-      residual: await residual?.mean(this.tokens),
-    };
+    if (!sums) return null;
+    const hessian = await sums.hessian.mean(this.tokens);
+    const moment = await sums.missing.mean(this.tokens);
+    if (!output) for (let i = 0; i < moment.length; i++) moment[i] -= hessian[i];
+    return { columns, hessian, missing: { of: output ? "output" : "input", moment } };
   }
 
-  /** h₀ - h of window `w`. */
-  #difference(w: number): Buffer {
-    const { tokens, workspace } = this.#coded.steps;
-    const out = workspace.projected;
-    const [a, b] = [this.#original.hidden[w], this.#coded.hidden[w]];
-    difference(this.#backend, this.#training, { a, b, out, length: tokens * this.#config.hiddenSize });
-    return out;
+  /** residual = h₀ - h - W x of window `w` (see `Missing`), the original stream being through W already. */
+  #residualWithout(output: Linear, x: Buffer, w: number): void {
+    const { length } = this.#residual;
+    this.#backend.copy(this.#coded.hidden[w], 0, this.#residual, 0, length);
+    this.#coded.steps.addProjected(output, x, this.#residual);
+    this.#training.scale(this.#residual, -1, length);
+    this.#backend.add(this.#residual, this.#original.hidden[w], length);
   }
 
   /** 1 / RMS of the original's residual stream, for each position of window `w`. */
@@ -196,28 +206,24 @@ export class CalibrationStream {
     return weights;
   }
 
-  /** Rows of x [weights.length, columns] times their weights, in the buffer of this name. */
-  async #weighted(name: string, x: Buffer, weights: Float32Array, columns: number): Promise<Buffer> {
-    const length = weights.length * columns;
-    const values = await this.#backend.read(x, 0, length);
+  /** Multiplies the rows of x, one for each of `weights`, by these. */
+  async #weigh(x: Buffer, weights: Float32Array): Promise<void> {
+    const values = await this.#backend.read(x);
+    const columns = values.length / weights.length;
     for (const [t, weight] of weights.entries())
       for (let i = t * columns; i < (t + 1) * columns; i++) values[i] *= weight;
-    let buffer = this.#scratch.get(name);
-    if (!buffer || buffer.length < length) {
-      buffer = this.#group.allocate(length);
-      this.#scratch.set(name, buffer);
-    }
-    this.#backend.write(buffer, values);
-    return buffer;
+    this.#backend.write(x, values);
   }
 
   /** Takes the coded stream through the layer's last matrix. */
   finish(coded: CodedLayer): void {
     const { steps, hidden } = this.#coded;
-    for (const buffer of hidden) {
-      steps.normalise(buffer, coded.postAttentionNorm);
-      steps.activate(coded as LayerWeights);
-      steps.addProjected(coded.down!, steps.workspace.gate, buffer);
+    for (const [w, buffer] of hidden.entries()) {
+      if (!this.#activated) {
+        steps.normalise(buffer, coded.postAttentionNorm);
+        steps.activate(coded as LayerWeights);
+      }
+      steps.addProjected(coded.down!, this.#activated?.[w] ?? steps.workspace.gate, buffer);
     }
   }
 
@@ -281,25 +287,14 @@ export class CalibrationStream {
     }
   }
 
-  #advanceOriginal(site: TapSite, layer: LayerWeights, w: number): void {
-    this.#advance(site, this.#original, layer, w);
-  }
-
-  /** The original stream's own matrices are known: it goes on as soon as its input has been summed. */
-  #leaveOriginal(site: TapSite, layer: LayerWeights, w: number): void {
-    const { steps, hidden } = this.#original;
-    if (site === "o") steps.addProjected(layer.o, steps.workspace.attended, hidden[w]);
-    if (site === "down") steps.addProjected(layer.down, steps.workspace.gate, hidden[w]);
-  }
-
   #advanceCoded(site: TapSite, layer: CodedLayer, w: number): void {
     const { steps, hidden } = this.#coded;
     if (site === "gateUp") steps.addProjected(layer.o!, this.#attended[w], hidden[w]);
     this.#advance(site, this.#coded, layer as LayerWeights, w);
-    if (site === "o") {
-      const { attended } = steps.workspace;
-      this.#backend.copy(attended, 0, this.#attended[w], 0, attended.length);
-    }
+    const { attended, gate } = steps.workspace;
+    if (site === "o") this.#backend.copy(attended, 0, this.#attended[w], 0, attended.length);
+    if (site === "down" && this.#activated)
+      this.#backend.copy(gate, 0, this.#activated[w], 0, this.#activated[w].length);
   }
 
   #advance(site: TapSite, { steps, hidden }: Lane, layer: LayerWeights, w: number): void {

@@ -69,6 +69,21 @@ export interface AttentionOptions {
   readonly window: number | null;
 }
 
+/** One token of each of several sequences; row i of query, key, value and y is of sequence i. */
+export interface AttendEachOptions extends Pick<AttentionOptions, "heads" | "kvHeads" | "headSize"> {
+  /** [sequences, heads * headSize] */
+  readonly query: Buffer;
+  /** [sequences, kvHeads * headSize] */
+  readonly key: Buffer;
+  readonly value: Buffer;
+  /** [sequences, heads * headSize], overwritten. */
+  readonly y: Buffer;
+  /** The caches of distinct sequences, each with the position of its token, as in `AttentionOptions`. */
+  readonly sequences: readonly Pick<AttentionOptions, "keys" | "values" | "packed" | "position">[];
+  readonly scale: number;
+  readonly window: number | null;
+}
+
 /** Keys or values of successive tokens, in f32 and in a packed cache. */
 export interface PackedRowsOptions {
   /** [tokens, kvHeads * headSize] */
@@ -184,6 +199,8 @@ export interface Backend {
   rope(options: RopeOptions): void;
   /** Causal grouped-query attention over a cache. */
   attention(options: AttentionOptions): void;
+  /** key and value are stored in the caches at the tokens' positions, then each query attends to its own cache. */
+  attendEach(options: AttendEachOptions): void;
   /** cache[position ..] = x, rounded to the format. */
   packRows(options: PackedRowsOptions): void;
   /** x = cache[position ..] */

@@ -3,6 +3,7 @@
  * comparisons a call, and a kernel that runs past a buffer would damage another one silently.
  */
 import type {
+  AttendEachOptions,
   AttentionOptions,
   Backend,
   Buffer,
@@ -66,6 +67,16 @@ export function checkAttention(options: AttentionOptions): void {
     else throw new TypeError(`${name}: bytes without a format`);
   }
   checkLength("attention y", y, tokens * heads * headSize);
+}
+
+export function checkAttendEach({ query, key, value, y, sequences, ...shape }: AttendEachOptions): void {
+  const { heads, kvHeads, headSize } = shape;
+  const count = sequences.length;
+  checkLength("attendEach query", query, count * heads * headSize);
+  checkLength("attendEach key", key, count * kvHeads * headSize);
+  checkLength("attendEach value", value, count * kvHeads * headSize);
+  checkLength("attendEach y", y, count * heads * headSize);
+  for (const sequence of sequences) checkAttention({ query, y, tokens: 1, ...shape, ...sequence });
 }
 
 export function checkPackedRows(options: PackedRowsOptions): void {

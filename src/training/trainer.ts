@@ -1,6 +1,7 @@
 /**
  * The loop of every training run: batches in their order, the learning rate, a log, held-out measurements and
- * with each of them a state on disk, from which a run that was killed goes on and ends with the same bytes.
+ * with each of them a state on disk, from which a run that was killed goes on and ends with the same bytes. What
+ * measured best is what a run ends with, and it stops when three measurements in a row were no better.
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -62,8 +63,9 @@ export interface TrainerOptions {
 }
 
 export interface TrainingResult {
+  /** Those done; what is kept may be of an earlier one. */
   readonly steps: number;
-  /** Held-out loss before and after, in nats. */
+  /** Held-out loss before, and of what is kept, in nats. */
   readonly before: number;
   readonly after: number;
   /** Of this run, what a resumed one did before not counted. */
@@ -114,7 +116,7 @@ class TrainingRun {
   readonly #heldOut: readonly TrainingExample[];
   readonly #losses: number[] = [];
   readonly #measurements: Measurement[] = [];
-  readonly #stop = new EarlyStop({ patience: MEASUREMENTS });
+  readonly #stop = new EarlyStop();
   readonly #guard: DivergenceGuard;
 
   constructor(trainee: Trainee, options: TrainerOptions) {
@@ -158,11 +160,15 @@ class TrainingRun {
     } finally {
       await log.close();
     }
-    const [before, after] = [this.#measurements[0].loss, this.#measurements.at(-1)!.loss];
-    if (!(after < before))
+    const before = this.#measurements[0].loss;
+    const best = this.#stop.best;
+    if (!best || best.step < 0)
       throw new InputError(
-        `the loss on held-out text is ${before.toPrecision(4)} before and ${after.toPrecision(4)} after training: nothing is written; try a lower learning rate or more text`,
+        `the loss on held-out text is ${before.toPrecision(4)} before and ${this.#measurements.at(-1)?.loss.toPrecision(4)} after training: nothing is written; try a lower learning rate or more text`,
       );
+    if (best !== this.#measurements.at(-1))
+      await readTrainingState(this.#bestFile, this.#options.identity, this.#trainee.state);
+    const after = best.loss;
     return { steps: this.#losses.length, before, after, tokensPerSecond: seconds > 0 ? tokens / seconds : 0 };
   }
 
@@ -182,9 +188,23 @@ class TrainingRun {
     return join(this.#options.folder, "state.safetensors");
   }
 
+  get #bestFile(): string {
+    return join(this.#options.folder, "best.safetensors");
+  }
+
+  /** The state after `step` steps and, where it is the best so far, once more as that. */
   async #keep(step: number): Promise<void> {
+    await this.#write(this.#stateFile, step);
+    if (this.#isBest(step)) await this.#write(this.#bestFile, step);
+  }
+
+  #isBest(step: number): boolean {
+    return this.#stop.best?.step === step - 1;
+  }
+
+  async #write(path: string, step: number): Promise<void> {
     const history = { step, losses: this.#losses, heldOut: this.#measurements };
-    await writeTrainingState(this.#stateFile, this.#options.identity, history, this.#trainee.state);
+    await writeTrainingState(path, this.#options.identity, history, this.#trainee.state);
   }
 
   /** The next step of an interrupted run, or 0. */
@@ -198,6 +218,8 @@ class TrainingRun {
       this.#guard.check(step, loss, 0);
     }
     for (const measurement of found.heldOut) this.#record(measurement);
+    // It may have been killed between the two.
+    if (this.#isBest(found.step)) await this.#write(this.#bestFile, found.step);
     return found.step;
   }
 }

@@ -3,11 +3,11 @@
  * once for all of them; attention is each sequence's own, over its own KV cache.
  */
 import type { ModelConfig } from "../checkpoint/config.js";
-import type { Backend, Buffer } from "../compute/backend.js";
+import type { Backend } from "../compute/backend.js";
 import { InputError } from "../errors.js";
 import { allocateTogether, type BufferGroup } from "./buffers.js";
 import type { AnyLayerCache, CacheFormat } from "./kv-cache.js";
-import { attendCached, LayerSteps, turnHeads } from "./layer.js";
+import { attendEach, LayerSteps, turnHeads } from "./layer.js";
 import type { Rope } from "./rope.js";
 import { type Decoding, SessionScratch } from "./scratch.js";
 import { TransformerSession } from "./session.js";
@@ -44,8 +44,6 @@ export class TransformerBatch {
   readonly #buffers: BufferGroup;
   /** The rotary tables' rows at the sequences' positions, [sequences, headSize / 2] each. */
   readonly #turns: Rope;
-  /** One sequence's row of the workspace. */
-  readonly #row: Readonly<Record<"query" | "key" | "value" | "attended", Buffer>>;
 
   /** InputError when memory does not suffice. */
   constructor(
@@ -74,16 +72,9 @@ export class TransformerBatch {
           cosines: buffers.allocate((sequences * config.headSize) / 2),
           sines: buffers.allocate((sequences * config.headSize) / 2),
         },
-        row: {
-          query: buffers.allocate(config.heads * config.headSize),
-          key: buffers.allocate(config.kvHeads * config.headSize),
-          value: buffers.allocate(config.kvHeads * config.headSize),
-          attended: buffers.allocate(config.heads * config.headSize),
-        },
       }));
       this.#buffers = allocated.buffers;
       this.#turns = allocated.turns;
-      this.#row = allocated.row;
     } catch (error) {
       this.#scratch.free();
       throw error;
@@ -144,26 +135,16 @@ export class TransformerBatch {
     run.project(layer);
     const turn = { tokens: caches.length, position: 0, rope: this.#turns };
     turnHeads(this.#backend, this.#config, layer, workspace, turn);
-    for (const [row, cache] of caches.entries()) this.#attend(row, cache, positions[row]);
+    attendEach(
+      this.#backend,
+      this.#config,
+      workspace,
+      caches.map((cache, row) => ({ cache, position: positions[row] })),
+    );
     run.addProjected(layer.o, workspace.attended, hidden);
     run.normalise(hidden, layer.postAttentionNorm);
     run.activate(layer);
     run.addProjected(layer.down, workspace.gate, hidden);
-  }
-
-  /** Row `row` of the workspace's queries, keys and values over its own cache. */
-  #attend(row: number, cache: AnyLayerCache, position: number): void {
-    const backend = this.#backend;
-    const { workspace } = this.#scratch;
-    const { query, key, value, attended } = this.#row;
-    for (const [from, to] of [
-      [workspace.query, query],
-      [workspace.key, key],
-      [workspace.value, value],
-    ])
-      backend.copy(from, row * to.length, to, 0, to.length);
-    attendCached(backend, this.#config, this.#row, { tokens: 1, cache, position });
-    backend.copy(attended, 0, workspace.attended, row * attended.length, attended.length);
   }
 
   #check(sessions: readonly TransformerSession[], ids: Int32Array): void {

@@ -127,27 +127,39 @@ export function turnHeads(
   backend.rope({ ...turn, x: key, heads: kvHeads });
 }
 
+type Attending = Pick<Workspace, "query" | "key" | "value" | "attended">;
+
 /** The same of queries and keys that are normalised and turned by their positions. */
-export function attendCached(
+function attendCached(
   backend: Backend,
   config: ModelConfig,
-  { query, key, value, attended }: Pick<Workspace, "query" | "key" | "value" | "attended">,
+  workspace: Attending,
   { tokens, cache, position }: Pick<ForwardLayerOptions, "tokens" | "cache" | "position">,
 ): void {
-  const { heads, kvHeads, headSize } = config;
+  if (tokens === 1) {
+    attendEach(backend, config, workspace, [{ cache, position }]);
+    return;
+  }
+  const { query, key, value, attended } = workspace;
   storeInCache(backend, config, cache, { key, value }, position, tokens);
-  backend.attention({
-    query,
-    keys: cache.keys,
-    values: cache.values,
-    packed: cache.format === "f32" ? undefined : cache.format,
-    y: attended,
-    tokens,
-    position,
-    heads,
-    kvHeads,
-    headSize,
-    scale: 1 / Math.sqrt(headSize),
-    window: config.slidingWindow,
-  });
+  backend.attention({ query, ...stored(cache), y: attended, tokens, position, ...shapeOf(config) });
+}
+
+/** One token of each sequence, a row of the workspace, over the sequence's own cache, which takes its key and value over. */
+export function attendEach(
+  backend: Backend,
+  config: ModelConfig,
+  { query, key, value, attended }: Attending,
+  sequences: readonly Pick<ForwardLayerOptions, "cache" | "position">[],
+): void {
+  const caches = sequences.map(({ cache, position }) => ({ ...stored(cache), position }));
+  backend.attendEach({ query, key, value, y: attended, sequences: caches, ...shapeOf(config) });
+}
+
+function stored({ format, keys, values }: AnyLayerCache) {
+  return { keys, values, packed: format === "f32" ? undefined : format };
+}
+
+function shapeOf({ heads, kvHeads, headSize, slidingWindow: window }: ModelConfig) {
+  return { heads, kvHeads, headSize, scale: 1 / Math.sqrt(headSize), window };
 }

@@ -18,8 +18,8 @@ export async function distil(run: Distillation): Promise<Omit<TuneReport, "secon
     const examples = Array.from({ length: batch }, (_, i) => set.training[i % set.training.length]);
     // The first reads the teacher's layers, and allocates.
     await distiller.gradients(examples, true, signal);
-    const tables = await timed(() => distiller.gradients(examples, true, signal));
-    const plain = await timed(() => distiller.gradients(examples, false, signal));
+    const tables = await timed(() => distiller.gradients(examples, true, signal), 2);
+    const plain = await timed(() => distiller.gradients(examples, false, signal), 2);
     const measuring = await timed(() => distiller.measure(measuredExamples(set), signal));
     return {
       secondsPerStep: plain + (tables - plain) / TABLES_EVERY,

@@ -3,6 +3,7 @@
  * rounded to f32. It defines what the other backends must compute and runs tests; it is not meant to be fast.
  */
 import type {
+  AttendEachOptions,
   AttentionOptions,
   Backend,
   Buffer,
@@ -16,6 +17,7 @@ import type {
   TrellisWeights,
 } from "../backend.js";
 import {
+  checkAttendEach,
   checkAttention,
   checkIds,
   checkLength,
@@ -165,6 +167,26 @@ export class ReferenceBackend implements Backend {
           y[q + i] = sum;
         }
       }
+    }
+  }
+
+  attendEach(options: AttendEachOptions): void {
+    checkAttendEach(options);
+    const { sequences, heads, kvHeads, headSize, scale, window } = options;
+    const shape = { heads, kvHeads, headSize };
+    const row = (buffer: Buffer, i: number, columns: number) =>
+      new ReferenceBuffer(floats(buffer).subarray(i * columns, (i + 1) * columns));
+    for (const [i, { position, ...cache }] of sequences.entries()) {
+      for (const [x, to] of [
+        [row(options.key, i, kvHeads * headSize), cache.keys],
+        [row(options.value, i, kvHeads * headSize), cache.values],
+      ] as const) {
+        if (to instanceof ReferenceByteBuffer && cache.packed)
+          this.packRows({ x, cache: to, format: cache.packed, tokens: 1, position, ...shape });
+        else if (to instanceof ReferenceBuffer) this.copy(x, 0, to, position * x.length, x.length);
+      }
+      const [query, y] = [options.query, options.y].map((b) => row(b, i, heads * headSize));
+      this.attention({ query, y, ...cache, tokens: 1, position, ...shape, scale, window });
     }
   }
 

@@ -11,7 +11,7 @@ const TASK_ROWS = 16;
  */
 const PACKED_TASK_ROWS = 64;
 /** Up to here rows of f16 are multiplied without unpacking them to memory (kernels/attention-half.ts). */
-const DIRECT_ROWS = 4;
+export const DIRECT_ROWS = 4;
 /** Formats of keys and values by their numbers in kernels/kv-cache.ts; 0 is f32. */
 export const PACKED_FORMATS = { f16: 1, int8: 2 } as const;
 
@@ -33,12 +33,17 @@ export function planAttention(options: AttentionOptions, available: number): Att
   const enoughTasks = (perTask: number) => kvHeads * Math.ceil(rows / perTask) >= 4 * threads;
   const choices = packed ? [PACKED_TASK_ROWS, TASK_ROWS, DIRECT_ROWS] : [TASK_ROWS, 4];
   const rowsPerTask = choices.find(enoughTasks) ?? (packed ? Math.min(rows, DIRECT_ROWS) : 1);
-  const unpacked = packed ? BLOCK_KEYS * headSize : 0;
-  const bytes = 4 * (rowsPerTask * (2 * headSize + BLOCK_KEYS + 2) + unpacked);
   return {
     threads,
     rowsPerTask,
-    threadBytes: Math.ceil(bytes / 64) * 64,
+    threadBytes: threadBytes(rowsPerTask, headSize, packed !== undefined),
     format: packed ? PACKED_FORMATS[packed] : 0,
   };
+}
+
+/** Scratch of a thread, whole cache lines. */
+export function threadBytes(rowsPerTask: number, headSize: number, packed: boolean): number {
+  const unpacked = packed ? BLOCK_KEYS * headSize : 0;
+  const bytes = 4 * (rowsPerTask * (2 * headSize + BLOCK_KEYS + 2) + unpacked);
+  return Math.ceil(bytes / 64) * 64;
 }

@@ -3,6 +3,7 @@
  * block until done. Results do not depend on the number of threads.
  */
 import type {
+  AttendEachOptions,
   AttentionOptions,
   Backend,
   Buffer,
@@ -16,6 +17,7 @@ import type {
   TrellisWeights,
 } from "../backend.js";
 import {
+  checkAttendEach,
   checkAttention,
   checkIds,
   checkLength,
@@ -27,6 +29,7 @@ import {
 } from "../checks.js";
 import { packedRowBytes } from "../kv-format.js";
 import { LANES } from "../trellis-lanes.js";
+import { attendEach } from "./attend-each.js";
 import { PACKED_FORMATS, planAttention } from "./attention.js";
 import { addressOf, WasmBuffer, WasmByteBuffer } from "./buffers.js";
 import { WasmRuntime, type WasmRuntimeOptions } from "./runtime.js";
@@ -168,6 +171,11 @@ export class WasmBackend implements Backend {
       "attention",
       Array.from({ length: threads }, (_, t) => [...pointers, ...sizes, area + t * threadBytes, t, threads]),
     );
+  }
+
+  attendEach(options: AttendEachOptions): void {
+    checkAttendEach(options);
+    attendEach(this, this.#area, options);
   }
 
   packRows(options: PackedRowsOptions): void {
