@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { openCheckpoint } from "../dist/checkpoint/open.js";
 import { expectedTensors } from "../dist/checkpoint/tensors.js";
-import { createBackend } from "../dist/compute/index.js";
+import { createTrainingBackend } from "../dist/compute/index.js";
 import { WasmTraining } from "../dist/compute/wasm/training.js";
 import { openFolder } from "../dist/container/reader.js";
 import { createTokenizer } from "../dist/text/tokenizer.js";
@@ -53,7 +53,8 @@ async function report(name, step) {
 }
 
 async function dense() {
-  const backend = await createBackend({ threads });
+  const backend = await createTrainingBackend({ threads });
+  console.log(`${backend.threads} threads, ${backend.runtime.arithmetic} arithmetic`);
   const training = new WasmTraining(backend);
   const { config } = checkpoint;
   const tensors = [];
@@ -70,14 +71,16 @@ async function dense() {
 }
 
 async function distillation() {
-  const backend = await createBackend({ threads });
+  const backend = await createTrainingBackend({ threads });
   const training = new WasmTraining(backend);
   const teacher = await OriginalModel.open(backend, checkpoint);
-  const student = await CodedModel.open(backend, training, await openFolder(folder));
+  const opened = await openFolder(folder);
+  const student = await CodedModel.open(backend, training, opened);
   const distiller = new Distiller(backend, training, teacher, student, { windows, context });
   await report("distillation step without tables", () => distiller.gradients(examples, false));
   await report("distillation step with tables", () => distiller.gradients(examples, true));
   await report("held-out measurement", () => distiller.measure(examples));
+  await opened.close();
   await backend.close();
 }
 

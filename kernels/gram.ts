@@ -83,7 +83,8 @@ function transpose4(x: usize, stride: usize, to: usize): void {
 
 /**
  * Block rows first, first + step, … of C [m, n] += A B over panels. `symmetric`: only blocks on and above the
- * diagonal. `scratch`: 256 bytes of this thread's own.
+ * diagonal. `wide`: pairs of blocks together, for a compiler that makes one instruction of two; the sums are the
+ * same. `scratch`: 256 bytes of this thread's own.
  */
 export function multiplyPanels(
   a: usize,
@@ -93,6 +94,7 @@ export function multiplyPanels(
   m: i32,
   n: i32,
   symmetric: bool,
+  wide: bool,
   first: i32,
   step: i32,
   scratch: usize,
@@ -108,7 +110,11 @@ export function multiplyPanels(
       const columns = min(8, n - (j << 3));
       const right = b + <usize>j * panelBytes;
       const block = to + (<usize>j << 5);
-      if (rows == 8 && columns == 8) {
+      if (wide && rows == 8 && (j + 2) << 3 <= n) {
+        wideBlock(from, right, panelBytes, tokens, block, stride);
+        wideBlock(from + 16, right, panelBytes, tokens, block + 4 * stride, stride);
+        j++;
+      } else if (rows == 8 && columns == 8) {
         halfBlock(from, right, tokens, block, stride);
         halfBlock(from + 16, right, tokens, block + 4 * stride, stride);
       } else {
@@ -161,11 +167,76 @@ function halfBlock(a: usize, b: usize, tokens: i32, c: usize, stride: usize): vo
   add8(c + 3 * stride, a3, b3);
 }
 
+/**
+ * c [4, 16] += four columns of panel a by eight each of panel b and the panel after it: 16 sums, which are 8 registers
+ * of 256 bits where V8 joins neighbours (--experimental-wasm-revectorize), enough to hide the latency of each, and
+ * more than there are where it does not.
+ */
+function wideBlock(a: usize, b: usize, panelBytes: usize, tokens: i32, c: usize, stride: usize): void {
+  const zero = f32x4.splat(0);
+  let a0 = zero,
+    a1 = zero,
+    a2 = zero,
+    a3 = zero,
+    b0 = zero,
+    b1 = zero,
+    b2 = zero,
+    b3 = zero,
+    c0 = zero,
+    c1 = zero,
+    c2 = zero,
+    c3 = zero,
+    d0 = zero,
+    d1 = zero,
+    d2 = zero,
+    d3 = zero;
+  let next = b + panelBytes;
+  for (; tokens > 0; tokens--) {
+    const u = v128.load(b);
+    const v = v128.load(b, 16);
+    const w = v128.load(next);
+    const x = v128.load(next, 16);
+    let s = v128.load32_splat(a);
+    a0 = multiplyAdd(u, s, a0);
+    b0 = multiplyAdd(v, s, b0);
+    c0 = multiplyAdd(w, s, c0);
+    d0 = multiplyAdd(x, s, d0);
+    s = v128.load32_splat(a, 4);
+    a1 = multiplyAdd(u, s, a1);
+    b1 = multiplyAdd(v, s, b1);
+    c1 = multiplyAdd(w, s, c1);
+    d1 = multiplyAdd(x, s, d1);
+    s = v128.load32_splat(a, 8);
+    a2 = multiplyAdd(u, s, a2);
+    b2 = multiplyAdd(v, s, b2);
+    c2 = multiplyAdd(w, s, c2);
+    d2 = multiplyAdd(x, s, d2);
+    s = v128.load32_splat(a, 12);
+    a3 = multiplyAdd(u, s, a3);
+    b3 = multiplyAdd(v, s, b3);
+    c3 = multiplyAdd(w, s, c3);
+    d3 = multiplyAdd(x, s, d3);
+    a += 32;
+    b += 32;
+    next += 32;
+  }
+  add8(c, a0, b0);
+  add8(c + 32, c0, d0);
+  add8(c + stride, a1, b1);
+  add8(c + stride + 32, c1, d1);
+  add8(c + 2 * stride, a2, b2);
+  add8(c + 2 * stride + 32, c2, d2);
+  add8(c + 3 * stride, a3, b3);
+  add8(c + 3 * stride + 32, c3, d3);
+}
+
 // @ts-ignore: decorator
 @inline
 function add8(c: usize, low: v128, high: v128): void {
-  v128.store(c, f32x4.add(v128.load(c), low));
-  v128.store(c, f32x4.add(v128.load(c, 16), high), 16);
+  const sum = f32x4.add(v128.load(c), low);
+  const next = f32x4.add(v128.load(c, 16), high);
+  v128.store(c, sum);
+  v128.store(c, next, 16);
 }
 
 /**

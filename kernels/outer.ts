@@ -84,8 +84,10 @@ function tile4x8(
 // @ts-ignore: decorator
 @inline
 export function add8(c: usize, low: v128, high: v128): void {
-  v128.store(c, f32x4.add(v128.load(c), low));
-  v128.store(c, f32x4.add(v128.load(c, 16), high), 16);
+  const sum = f32x4.add(v128.load(c), low);
+  const next = f32x4.add(v128.load(c, 16), high);
+  v128.store(c, sum);
+  v128.store(c, next, 16);
 }
 
 /** Columns j .. n - 1 of one row. */

@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import type { JsonValue } from "../codec/coded.js";
-import { createBackend, type WasmBackend } from "../compute/index.js";
+import { createTrainingBackend, type WasmBackend } from "../compute/index.js";
 import { FolderWriter } from "../container/writer.js";
 import { codeCalibrated } from "./calibrated.js";
 import type { MatrixCodec } from "./codec.js";
@@ -65,11 +65,11 @@ interface Run extends Planning {
 
 async function runWith<Code>(
   run: Run,
-  createCodec: (runtime: Awaited<ReturnType<typeof createBackend>>["runtime"]) => MatrixCodec<Code>,
+  createCodec: (runtime: Awaited<ReturnType<typeof createTrainingBackend>>["runtime"]) => MatrixCodec<Code>,
 ): Promise<Omit<CompressReport, "seconds">> {
   const { checkpoint, options, result } = run;
   const { signal, onProgress } = options;
-  const backend = await createBackend({ threads: options.threads });
+  const backend = await createTrainingBackend({ threads: options.threads });
   try {
     const codec = createCodec(backend.runtime);
     // Refuses a target out of reach before any work; measured sensitivities may change who gets the bits.

@@ -20,7 +20,7 @@ export interface CompressOptions {
   readonly method?: Method | undefined;
   /** Text, .jsonl or .json files. Absent or empty: coded without data. Not used by `meta`. */
   readonly calibration?: readonly string[] | undefined;
-  /** Tokens of calibration text to use at most. Default 40960, or fewer for models wider than 2730. */
+  /** Tokens of calibration text to use at most. Default 49152, or fewer for models wider than 2730. */
   readonly calibrationTokens?: number | undefined;
   /** Tokens of a calibration window. Default 512, or the model's context length where that is shorter. */
   readonly calibrationContext?: number | undefined;
@@ -51,7 +51,7 @@ export interface ResultOptions {
  * `intermediateSize` numbers. pocket-stories at 10x: KL .374, .343, .333 with 16, 32 and 64 thousand.
  * 49,152 took SmolLM2-135M 927 s on two cores.
  */
-const DEFAULT_TOKENS = 40960;
+const DEFAULT_TOKENS = 49152;
 /** What both streams and the attention output between them may take: wider models than 2730 get fewer tokens. */
 const STREAM_BYTES = 1.25 * 2 ** 30;
 const STREAM_FLOATS = 3;

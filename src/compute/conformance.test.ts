@@ -17,6 +17,7 @@ for (const [tokens, inputs, outputs] of [
   [17, 576, 129],
   [6, 2050, 35],
   [64, 96, 70],
+  [35, 300, 53],
 ]) {
   for (const biased of [false, true]) {
     conforms(`matmul ${tokens} x ${inputs} x ${outputs}${biased ? " with bias" : ""}`, 1e-6, async (b) => {

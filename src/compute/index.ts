@@ -8,7 +8,7 @@ export type {
   RopeOptions,
   TrellisWeights,
 } from "./backend.js";
-export { createBackend } from "./create.js";
+export { createBackend, createTrainingBackend } from "./create.js";
 export { DenseLinear, type Linear } from "./linear.js";
 export { WasmBackend } from "./wasm/backend.js";
 export { type Arithmetic, WasmRuntime, type WasmRuntimeOptions } from "./wasm/runtime.js";

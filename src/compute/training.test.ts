@@ -22,6 +22,10 @@ const wasm = await Promise.all(
     return { backend, training: new WasmTraining(backend) };
   }),
 );
+if (wasm[0].backend.runtime.arithmetic === "fused") {
+  const backend = await WasmBackend.create({ threads: 2, arithmetic: "wide" });
+  wasm.push({ backend, training: new WasmTraining(backend) });
+}
 const plain = new ReferenceBackend();
 const reference = { backend: plain, training: new ReferenceTraining(plain) };
 after(() => Promise.all(wasm.map(({ backend }) => backend.close())));

@@ -7,7 +7,7 @@ import { join, resolve as resolvePath } from "node:path";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { syncFolder, writeAtomically, writeSafetensors } from "../checkpoint/safetensors-write.js";
-import { createBackend } from "../compute/index.js";
+import { createTrainingBackend } from "../compute/index.js";
 import { WasmTraining } from "../compute/wasm/training.js";
 import { exists, reportFullDisk, sha256, withoutSlash } from "../container/disk.js";
 import { describeFiles } from "../container/input-files.js";
@@ -76,7 +76,7 @@ export async function train(options: TrainOptions): Promise<TrainReport> {
     const tokenizer = await like.tokenizer();
     const set = await trainingData({ name: like.source, vocabularySize, tokenizer }, options, result);
     const steps = stepsOfEpochs(epochs, set, batch);
-    const backend = await createBackend({ threads });
+    const backend = await createTrainingBackend({ threads });
     try {
       const training = new WasmTraining(backend);
       const tensors = initialTensors(like.config, new Random(seed));

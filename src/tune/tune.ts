@@ -6,7 +6,7 @@
 import { rm } from "node:fs/promises";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint } from "../checkpoint/open.js";
-import { createBackend, type WasmBackend } from "../compute/index.js";
+import { createTrainingBackend, type WasmBackend } from "../compute/index.js";
 import { exists, withoutSlash } from "../container/disk.js";
 import type { PocketFolder } from "../container/folder.js";
 import { openFolder } from "../container/reader.js";
@@ -42,7 +42,7 @@ export async function tune(options: TuneOptions): Promise<TuneReport> {
       if (checkpoint) checkVocabulary(folder, checkpoint);
       // Bad text is found before anything is decoded or written.
       const text = result.selfData === undefined ? await readText(folder, options, result) : undefined;
-      const backend = await createBackend({ threads: options.threads });
+      const backend = await createTrainingBackend({ threads: options.threads });
       try {
         const report = await train({ options, result, folder, checkpoint, text, backend, state, started });
         await rm(state, { recursive: true, force: true });

@@ -63,7 +63,7 @@ export function registerCompress(program: Command): void {
     .option("--calibration <file...>", "text, .jsonl or .json files that the model is compressed for")
     .option(
       "--calibration-tokens <number>",
-      "tokens of them to use at most (default: 40960, fewer for wide models)",
+      "tokens of them to use at most (default: 49152, fewer for wide models)",
       positiveInteger,
     )
     .option("--data-free", "compress without calibration text: faster, and much worse below 4 bits")

@@ -29,10 +29,11 @@ export interface WasmRuntimeOptions {
 
 /**
  * How a product is added to a sum: "fused" rounds once (relaxed SIMD on a processor that has the instruction:
- * a fifth to a third faster), "plain" twice. Sums differ in their last bits between the two, and in nothing
- * else: not between machines or numbers of threads.
+ * a fifth to a third faster), "plain" twice. "wide" is fused and multiplies matrices of many rows in tiles that V8's
+ * revectoriser computes 256 bits at a time, in another order of sums. Sums differ in their last bits between the
+ * three, and in nothing else: not between machines or numbers of threads.
  */
-export type Arithmetic = "fused" | "plain";
+export type Arithmetic = "wide" | "fused" | "plain";
 
 interface SubmittedJob {
   readonly kernel: string;
@@ -335,7 +336,7 @@ async function loadKernels(
 ): Promise<{ module: WebAssembly.Module; arithmetic: Arithmetic }> {
   if (wanted !== "plain") {
     const module = await platform.loadKernels(shared, true);
-    if (module && fuses(module, shared)) return { module, arithmetic: "fused" };
+    if (module && fuses(module, shared)) return { module, arithmetic: wanted ?? "fused" };
     if (wanted) throw new InputError("this machine has no fused arithmetic: leave it out, or use plain");
   }
   const module = await platform.loadKernels(shared, false);

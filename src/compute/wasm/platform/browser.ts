@@ -31,6 +31,8 @@ export const platform: Platform = {
     return WebAssembly.compile(await response.arrayBuffer());
   },
 
+  joinVectors: () => false,
+
   startWorker(start, onMessage, onError) {
     const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
     worker.onmessage = (event) => onMessage(event.data);

@@ -23,6 +23,13 @@ export const platform: Platform = {
     return WebAssembly.compile(await readFile(new URL(name, import.meta.url)));
   },
 
+  joinVectors() {
+    // Of older engines some have the flag and miss instructions that the kernels need joined.
+    if (process.arch !== "x64" || Number.parseInt(process.versions.v8, 10) < 13) return false;
+    setFlagsFromString("--experimental-wasm-revectorize");
+    return true;
+  },
+
   startWorker(start, onMessage, onError) {
     // No execArgv: flags such as --input-type are for the main script and make a worker fail.
     const worker = new Worker(new URL("../worker.js", import.meta.url), { workerData: start, execArgv: [] });

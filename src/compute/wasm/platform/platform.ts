@@ -34,6 +34,8 @@ export interface Platform {
    * SIMD: null where the engine does not know it.
    */
   loadKernels(shared: boolean, fused: boolean): Promise<WebAssembly.Module | null>;
+  /** Has the engine join vectors of 128 bits to 256 in what is compiled later (bit for bit); false where it cannot. */
+  joinVectors(): boolean;
   startWorker(
     start: WorkerStart,
     onMessage: (message: WorkerMessage) => void,
