@@ -26,6 +26,8 @@ import { SITES } from "./matrices.js";
 import type { CompressionPlan, PlannedMatrix } from "./plan.js";
 import { CalibrationStream, type CodedLayer, type SiteStatistics } from "./stream.js";
 
+/** Most bytes of a matrix that is decoded to f32 while its layer is coded: 4096 x 4096. */
+const DECODED_BYTES = 2 ** 26;
 /** Damping of the head's Hessian: its rows are tokens, most of them rare in any calibration text. */
 const HEAD_DAMPING = 0.1;
 /**
@@ -171,7 +173,7 @@ class CalibratedRun<Code> {
           if (result.status === "rejected") throw result.reason;
           const { name, bias } = specs[kinds[i]];
           const values = bias ? await checkpoint.read(`${name}.bias`) : undefined;
-          coded[kinds[i]] = codedLinear(backend, result.value, values);
+          coded[kinds[i]] = this.#linear(result.value, values);
         }
       }
       this.#stream.finish(coded);
@@ -179,6 +181,21 @@ class CalibratedRun<Code> {
       freeLayer(backend, original);
       for (const { kinds } of SITES) for (const kind of kinds) coded[kind]?.free();
     }
+  }
+
+  /** For all windows of calibration text: decoded once where there is room, else for each window again. */
+  #linear(layer: CodedMatrixLayer, bias: Float32Array | undefined): Linear {
+    const { backend } = this.#options;
+    const coded = codedLinear(backend, layer, bias);
+    const { outputs, inputs } = coded;
+    if (4 * outputs * inputs > DECODED_BYTES) return coded;
+    const weight = backend.allocate(outputs * inputs);
+    coded.gather(
+      Int32Array.from({ length: outputs }, (_, row) => row),
+      weight,
+    );
+    coded.free();
+    return new DenseLinear(backend, outputs, inputs, weight, bias);
   }
 
   /**

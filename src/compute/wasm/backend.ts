@@ -32,17 +32,14 @@ import { LANES } from "../trellis-lanes.js";
 import { attendEach } from "./attend-each.js";
 import { PACKED_FORMATS, planAttention } from "./attention.js";
 import { addressOf, WasmBuffer, WasmByteBuffer } from "./buffers.js";
+import { PanelProducts } from "./panels.js";
 import { WasmRuntime, type WasmRuntimeOptions } from "./runtime.js";
 import { WasmTokenProducts } from "./token-products.js";
 import { LOOKUP_SUM_BYTES, SCRATCH_BYTES, trellisPlan } from "./trellis.js";
 import { trellisCodes } from "./trellis-codes.js";
-import { runSplit, threadsFor } from "./work.js";
+import { runSplit } from "./work.js";
 import { WorkingArea } from "./working-area.js";
 
-/** From here on packing both sides pays. */
-const WIDE_TOKENS = 32;
-/** Tokens summed in registers before they are added to a Gram matrix: panels of 8 columns stay in L1. */
-const GRAM_TOKENS = 256;
 /** Up to here, looking products up for each token beats decoding once: see bench/gemm.mjs. */
 const LOOKUP_TOKENS = 2;
 /** An exponential costs about as much as this many multiplications. */
@@ -54,7 +51,7 @@ export class WasmBackend implements Backend {
   /** The memory and threads, for kernels that are not operations of a backend (encoders). */
   readonly runtime: WasmRuntime;
   readonly #area: WorkingArea;
-  readonly #wide: boolean;
+  readonly #panels: PanelProducts;
 
   static async create(options: WasmRuntimeOptions = {}): Promise<WasmBackend> {
     return new WasmBackend(await WasmRuntime.create(options));
@@ -64,7 +61,7 @@ export class WasmBackend implements Backend {
     this.runtime = runtime;
     this.threads = runtime.threads;
     this.#area = new WorkingArea(runtime);
-    this.#wide = runtime.arithmetic === "wide";
+    this.#panels = new PanelProducts(this, this.#area);
   }
 
   allocate(length: number): WasmBuffer {
@@ -108,8 +105,8 @@ export class WasmBackend implements Backend {
   matmul(options: MatmulOptions): void {
     checkMatmul(options);
     const { x, weight, bias, y, tokens, inputs, outputs } = options;
-    if (this.#wide && tokens >= WIDE_TOKENS) {
-      this.#multiplyWide(options);
+    if (this.#panels.suit(tokens)) {
+      this.#panels.matmul(options);
       return;
     }
     const pointers = [
@@ -309,45 +306,17 @@ export class WasmBackend implements Backend {
    * calibration Hessian's sum, twice as fast as `crossGram(x, x, …)`.
    */
   gram(x: Buffer, h: Buffer, tokens: number, columns: number): void {
-    this.#accumulate(x, x, h, tokens, columns, columns, true);
-    const pointer = addressOf(this, h);
-    runSplit(this.runtime, "mirrorUpper", columns, 16, columns * columns, (first, end) => [
-      pointer,
-      columns,
-      first,
-      end,
-    ]);
+    this.#panels.gram(x, h, tokens, columns);
   }
 
   /** c += aᵀ b: c[i][j] += Σ_t a[t][i] b[t][j]; a [tokens, m], b [tokens, n] (n is m by default), c [m, n]. */
   crossGram(a: Buffer, b: Buffer, c: Buffer, tokens: number, m: number, n = m): void {
-    this.#accumulate(a, b, c, tokens, m, n, false);
-  }
-
-  /** `matmul` by panels: faster for many rows where the engine joins vectors, since both sides are packed first. */
-  #multiplyWide({ x, weight, bias, y, tokens, inputs, outputs }: MatmulOptions): void {
-    const [to, start] = [this.#view(y), bias && this.#view(bias).subarray(0, outputs)];
-    if (start) for (let t = 0; t < tokens; t++) to.set(start, t * outputs);
-    else to.fill(0, 0, tokens * outputs);
-    this.#multiplyBlocks(
-      y,
-      [inputs, tokens, outputs],
-      (k, count, out) => this.#packRows(x, [tokens, inputs], k, count, out),
-      (k, count, out) => this.#packRows(weight, [outputs, inputs], k, count, out),
-    );
+    this.#panels.crossGram(a, b, c, tokens, m, n);
   }
 
   /** y += x w: y[t][j] += Σ_k x[t][k] w[k][j]; x [tokens, inner], w [inner, n], y [tokens, n]. */
   multiplyAdd(x: Buffer, w: Buffer, y: Buffer, tokens: number, inner: number, n: number): void {
-    checkLength("multiplyAdd x", x, tokens * inner);
-    checkLength("multiplyAdd w", w, inner * n);
-    checkLength("multiplyAdd y", y, tokens * n);
-    this.#multiplyBlocks(
-      y,
-      [inner, tokens, n],
-      (k, count, out) => this.#packRows(x, [tokens, inner], k, count, out),
-      (k, count, out) => this.#pack(w, k, count, n, out),
-    );
+    this.#panels.multiplyAdd(x, w, y, tokens, inner, n);
   }
 
   async close(): Promise<void> {
@@ -365,88 +334,6 @@ export class WasmBackend implements Backend {
     const shared = [...order(addressOf(this, x), at), PACKED_FORMATS[format], headSize];
     const rows = tokens * kvHeads;
     runSplit(this.runtime, kernel, rows, 1, rows * headSize, (first, end) => [...shared, first, end]);
-  }
-
-  #accumulate(
-    a: Buffer,
-    b: Buffer,
-    c: Buffer,
-    tokens: number,
-    m: number,
-    n: number,
-    symmetric: boolean,
-  ): void {
-    checkLength("gram a", a, tokens * m);
-    checkLength("gram b", b, tokens * n);
-    checkLength("gram c", c, m * n);
-    this.#multiplyBlocks(
-      c,
-      [tokens, m, n],
-      (t, count, out) => this.#pack(a, t, count, m, out),
-      symmetric ? null : (t, count, out) => this.#pack(b, t, count, n, out),
-    );
-  }
-
-  /**
-   * c [m, n] += a product, a block of its reduction at a time: each side packs itself into panels of 8. Without
-   * a right side it is the left one's again, and only the upper triangle of c is computed.
-   */
-  #multiplyBlocks(
-    c: Buffer,
-    [inner, m, n]: readonly [inner: number, m: number, n: number],
-    packLeft: (from: number, count: number, out: number) => void,
-    packRight: ((from: number, count: number, out: number) => void) | null,
-  ): void {
-    const block = Math.min(inner, GRAM_TOKENS);
-    const panelBytes = (columns: number) => Math.ceil(columns / 8) * block * 32;
-    const left = this.#area.reserve(panelBytes(m) + (packRight ? panelBytes(n) : 0) + 256 * this.threads);
-    const right = packRight ? left + panelBytes(m) : left;
-    const scratch = right + panelBytes(n);
-    const to = addressOf(this, c);
-    for (let k = 0; k < inner; k += block) {
-      const count = Math.min(block, inner - k);
-      packLeft(k, count, left);
-      packRight?.(k, count, right);
-      const threads = Math.min(threadsFor(count * m * n, this.threads), Math.ceil(m / 8));
-      const sizes = [count, m, n, packRight ? 0 : 1, this.#wide ? 1 : 0];
-      this.runtime.parallel(
-        "multiplyPanels",
-        Array.from({ length: threads }, (_, i) => [left, right, to, ...sizes, i, threads, scratch + 256 * i]),
-      );
-    }
-  }
-
-  /** Columns k .. k + count - 1 of x [rows, columns], transposed, in panels of 8 rows. */
-  #packRows(
-    x: Buffer,
-    [rows, columns]: readonly [number, number],
-    k: number,
-    count: number,
-    out: number,
-  ): void {
-    const from = addressOf(this, x) + 4 * k;
-    runSplit(this.runtime, "packRows", Math.ceil(rows / 8), 1, rows * count, (first, end) => [
-      from,
-      4 * columns,
-      rows,
-      count,
-      out,
-      first,
-      end,
-    ]);
-  }
-
-  #pack(x: Buffer, token: number, tokens: number, columns: number, out: number): void {
-    const from = addressOf(this, x) + 4 * token * columns;
-    runSplit(this.runtime, "packPanels", Math.ceil(columns / 8), 1, tokens * columns, (first, end) => [
-      from,
-      4 * columns,
-      tokens,
-      columns,
-      out,
-      first,
-      end,
-    ]);
   }
 
   #view(buffer: Buffer): Float32Array {

@@ -1,0 +1,164 @@
+/**
+ * Products whose two sides are first packed into panels of eight (kernels/gram.ts): those with the reduction across
+ * rows, and of backends with wide tiles all of many rows.
+ */
+import type { Buffer, MatmulOptions } from "../backend.js";
+import { checkLength } from "../checks.js";
+import type { WasmBackend } from "./backend.js";
+import { addressOf } from "./buffers.js";
+import { runSplit, threadsFor } from "./work.js";
+import type { WorkingArea } from "./working-area.js";
+
+/** From here on packing both sides of a `matmul` pays. */
+const WIDE_TOKENS = 32;
+/** Length of the reduction summed in registers before it is added: panels of 8 columns stay in L1. */
+const BLOCK = 256;
+
+export class PanelProducts {
+  readonly #backend: WasmBackend;
+  readonly #area: WorkingArea;
+  readonly #wide: boolean;
+
+  constructor(backend: WasmBackend, area: WorkingArea) {
+    this.#backend = backend;
+    this.#area = area;
+    this.#wide = backend.runtime.arithmetic === "wide";
+  }
+
+  /** Whether `matmul` of that many tokens is for panels. */
+  suit(tokens: number): boolean {
+    return this.#wide && tokens >= WIDE_TOKENS;
+  }
+
+  /**
+   * h += xᵀ x: h[i][j] += Σ_t x[t][i] x[t][j]; x [tokens, columns], h [columns, columns] symmetric. A
+   * calibration Hessian's sum, twice as fast as `crossGram(x, x, …)`.
+   */
+  gram(x: Buffer, h: Buffer, tokens: number, columns: number): void {
+    this.#accumulate(x, x, h, tokens, columns, columns, true);
+    const pointer = addressOf(this.#backend, h);
+    runSplit(this.#backend.runtime, "mirrorUpper", columns, 16, columns * columns, (first, end) => [
+      pointer,
+      columns,
+      first,
+      end,
+    ]);
+  }
+
+  /** c += aᵀ b: c[i][j] += Σ_t a[t][i] b[t][j]; a [tokens, m], b [tokens, n] (n is m by default), c [m, n]. */
+  crossGram(a: Buffer, b: Buffer, c: Buffer, tokens: number, m: number, n = m): void {
+    this.#accumulate(a, b, c, tokens, m, n, false);
+  }
+
+  /** `matmul` by panels: faster for many rows where the engine joins vectors, since both sides are packed first. */
+  matmul({ x, weight, bias, y, tokens, inputs, outputs }: MatmulOptions): void {
+    const view = (buffer: Buffer, length: number) =>
+      this.#backend.runtime.f32(addressOf(this.#backend, buffer), length);
+    const to = view(y, tokens * outputs);
+    const start = bias && view(bias, outputs);
+    if (start) for (let t = 0; t < tokens; t++) to.set(start, t * outputs);
+    else to.fill(0);
+    this.#multiplyBlocks(
+      y,
+      [inputs, tokens, outputs],
+      (k, count, out) => this.#packRows(x, [tokens, inputs], k, count, out),
+      (k, count, out) => this.#packRows(weight, [outputs, inputs], k, count, out),
+    );
+  }
+
+  /** y += x w: y[t][j] += Σ_k x[t][k] w[k][j]; x [tokens, inner], w [inner, n], y [tokens, n]. */
+  multiplyAdd(x: Buffer, w: Buffer, y: Buffer, tokens: number, inner: number, n: number): void {
+    checkLength("multiplyAdd x", x, tokens * inner);
+    checkLength("multiplyAdd w", w, inner * n);
+    checkLength("multiplyAdd y", y, tokens * n);
+    this.#multiplyBlocks(
+      y,
+      [inner, tokens, n],
+      (k, count, out) => this.#packRows(x, [tokens, inner], k, count, out),
+      (k, count, out) => this.#pack(w, k, count, n, out),
+    );
+  }
+
+  #accumulate(
+    a: Buffer,
+    b: Buffer,
+    c: Buffer,
+    tokens: number,
+    m: number,
+    n: number,
+    symmetric: boolean,
+  ): void {
+    checkLength("gram a", a, tokens * m);
+    checkLength("gram b", b, tokens * n);
+    checkLength("gram c", c, m * n);
+    this.#multiplyBlocks(
+      c,
+      [tokens, m, n],
+      (t, count, out) => this.#pack(a, t, count, m, out),
+      symmetric ? null : (t, count, out) => this.#pack(b, t, count, n, out),
+    );
+  }
+
+  /**
+   * c [m, n] += a product, a block of its reduction at a time: each side packs itself into panels of 8. Without
+   * a right side it is the left one's again, and only the upper triangle of c is computed.
+   */
+  #multiplyBlocks(
+    c: Buffer,
+    [inner, m, n]: readonly [inner: number, m: number, n: number],
+    packLeft: (from: number, count: number, out: number) => void,
+    packRight: ((from: number, count: number, out: number) => void) | null,
+  ): void {
+    const block = Math.min(inner, BLOCK);
+    const panelBytes = (columns: number) => Math.ceil(columns / 8) * block * 32;
+    const left = this.#area.reserve(
+      panelBytes(m) + (packRight ? panelBytes(n) : 0) + 256 * this.#backend.threads,
+    );
+    const right = packRight ? left + panelBytes(m) : left;
+    const scratch = right + panelBytes(n);
+    const to = addressOf(this.#backend, c);
+    for (let k = 0; k < inner; k += block) {
+      const count = Math.min(block, inner - k);
+      packLeft(k, count, left);
+      packRight?.(k, count, right);
+      const threads = Math.min(threadsFor(count * m * n, this.#backend.threads), Math.ceil(m / 8));
+      const sizes = [count, m, n, packRight ? 0 : 1, this.#wide ? 1 : 0];
+      this.#backend.runtime.parallel(
+        "multiplyPanels",
+        Array.from({ length: threads }, (_, i) => [left, right, to, ...sizes, i, threads, scratch + 256 * i]),
+      );
+    }
+  }
+
+  /** Columns k .. k + count - 1 of x [rows, columns], transposed, in panels of 8 rows. */
+  #packRows(
+    x: Buffer,
+    [rows, columns]: readonly [number, number],
+    k: number,
+    count: number,
+    out: number,
+  ): void {
+    const from = addressOf(this.#backend, x) + 4 * k;
+    runSplit(this.#backend.runtime, "packRows", Math.ceil(rows / 8), 1, rows * count, (first, end) => [
+      from,
+      4 * columns,
+      rows,
+      count,
+      out,
+      first,
+      end,
+    ]);
+  }
+
+  #pack(x: Buffer, token: number, tokens: number, columns: number, out: number): void {
+    const from = addressOf(this.#backend, x) + 4 * token * columns;
+    runSplit(
+      this.#backend.runtime,
+      "packPanels",
+      Math.ceil(columns / 8),
+      1,
+      tokens * columns,
+      (first, end) => [from, 4 * columns, tokens, columns, out, first, end],
+    );
+  }
+}
