@@ -56,8 +56,12 @@ describe("a model of seven billion weights", { skip }, () => {
     assert.ok(weightBytes > 1.2e9 && weightBytes < 1.35e9, `${weightBytes} bytes`);
   });
 
-  test("loads and runs within 4 GiB, with the same predictions by either kind of decoding", async () => {
-    const fast = await predictions(await loadModel(path));
+  test("loads and runs within 4 GiB, with the same predictions by either kind of decoding", async (t) => {
+    const model = await loadModel(path);
+    const { bytes, loadSeconds } = model;
+    t.diagnostic(`${weightBytes / MB} MB on disk, ${bytes / MB} MB of weights in memory, ${loadSeconds} s`);
+    const fast = await predictions(model);
+    t.diagnostic(`${process.memoryUsage.rss() / MB} MB resident after a session of ${CONTEXT} tokens`);
     const exact = await predictions(await loadModel(path, { decoding: "exact" }));
     for (const [i, logits] of fast.entries()) {
       const divergence = divergenceOf(exact[i], logits);
@@ -68,8 +72,9 @@ describe("a model of seven billion weights", { skip }, () => {
   /** Of a prompt and of two tokens after it, one at a time; closes the model. */
   async function predictions(model: LoadedModel): Promise<Float32Array[]> {
     try {
+      // Codes of 3 bits have a nibble each in memory: 4/3 of the file where all are such.
       assert.ok(
-        model.bytes < 1.35 * weightBytes,
+        model.bytes < 1.35 * weightBytes + 40 * MB,
         `${model.bytes / MB} MB in memory, ${weightBytes / MB} on disk`,
       );
       const session = model.createSession(CONTEXT);
