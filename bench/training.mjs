@@ -16,6 +16,7 @@ import { NextToken } from "../dist/training/objective.js";
 import { CodedModel } from "../dist/tune/coded-model.js";
 import { Distiller } from "../dist/tune/distiller.js";
 import { OriginalModel } from "../dist/tune/original.js";
+import { timed } from "../dist/tune/run.js";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -43,13 +44,8 @@ const examples = Array.from({ length: windows }, (_, w) => {
 
 async function report(name, step) {
   await step();
-  let best = Number.POSITIVE_INFINITY;
-  for (let i = 1; i < Number(values.steps); i++) {
-    const begun = performance.now();
-    await step();
-    best = Math.min(best, performance.now() - begun);
-  }
-  console.log(`${name.padEnd(48)} ${((1000 * windows * context) / best).toFixed(1)} tokens/s`);
+  const seconds = await timed(step, Number(values.steps) - 1);
+  console.log(`${name.padEnd(48)} ${((windows * context) / seconds).toFixed(1)} tokens/s`);
 }
 
 async function dense() {

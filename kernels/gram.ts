@@ -2,6 +2,7 @@
 // are contiguous along the tokens. With A = B it is the Gram matrix of calibration Hessians, of which only
 // the upper triangle of 8 x 8 blocks is computed and then mirrored.
 
+import { add8 } from "./outer";
 import { f32Bytes, multiplyAdd } from "./vector";
 
 /** Panels first .. end - 1 of x [tokens, columns], row stride in bytes: out [panel][token][8], zero-padded. */
@@ -228,15 +229,6 @@ function wideBlock(a: usize, b: usize, panelBytes: usize, tokens: i32, c: usize,
   add8(c + 2 * stride + 32, c2, d2);
   add8(c + 3 * stride, a3, b3);
   add8(c + 3 * stride + 32, c3, d3);
-}
-
-// @ts-ignore: decorator
-@inline
-function add8(c: usize, low: v128, high: v128): void {
-  const sum = f32x4.add(v128.load(c), low);
-  const next = f32x4.add(v128.load(c, 16), high);
-  v128.store(c, sum);
-  v128.store(c, next, 16);
 }
 
 /**

@@ -80,7 +80,7 @@ function tile4x8(
   add8(c + 3 * cStride, a3, b3);
 }
 
-/** Adds two vectors to the eight numbers at c. */
+/** Adds two vectors to the eight numbers at c; nothing between the stores, or V8 does not join them. */
 // @ts-ignore: decorator
 @inline
 export function add8(c: usize, low: v128, high: v128): void {

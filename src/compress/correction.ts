@@ -9,7 +9,6 @@
  * x can tell of the errors of the embedding and of all matrices before: SmolLM2-135M at 10x, KL 1.683 without,
  * 1.420 with (WikiText-2 test, 3 windows).
  */
-
 import type { Buffer } from "../compute/backend.js";
 import { upload } from "../compute/upload.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";

@@ -7,6 +7,7 @@
  */
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Buffer } from "../compute/backend.js";
+import { difference } from "../compute/difference.js";
 import type { Linear } from "../compute/linear.js";
 import type { WasmBackend } from "../compute/wasm/backend.js";
 import { WasmTraining } from "../compute/wasm/training.js";
@@ -141,9 +142,9 @@ export class CalibrationStream {
   }
 
   /**
-   * Brings both streams to the inputs of `site` and sums their statistics (null when `measure` is false,
-   * as for matrices that an interrupted run has already coded); the original's goes on through the site. The sites of a layer must be visited in
-   * order; `coded` must hold the matrices of the sites before.
+   * Brings both streams to the inputs of `site` and sums their statistics (null when `measure` is false, as for
+   * matrices that an interrupted run has already coded); the original's goes on through the site. The sites of a
+   * layer must be visited in order; `coded` must hold the matrices of the sites before.
    */
   async visit(
     site: TapSite,
@@ -164,11 +165,12 @@ export class CalibrationStream {
       this.#advanceCoded(site, coded, w);
       const { tokens, workspace } = this.#coded.steps;
       const [x, x0] = [input(workspace), input(this.#original.steps.workspace)];
-      const weights = output && (await this.#residualWeights(w));
+      const summed = w < this.#summed ? sums : null;
+      const weights = summed && output && (await this.#residualWeights(w));
       // The original stream's own matrices are known: it goes on at once.
       if (output) this.#original.steps.addProjected(output, x0, this.#original.hidden[w]);
-      if (!sums || w >= this.#summed) continue;
-      const { hessian, missing } = sums;
+      if (!summed) continue;
+      const { hessian, missing } = summed;
       if (output && weights) {
         this.#residualWithout(output, x, w);
         await this.#weigh(this.#residual, weights);
@@ -186,11 +188,11 @@ export class CalibrationStream {
 
   /** residual = h₀ - h - W x of window `w` (see `Missing`), the original stream being through W already. */
   #residualWithout(output: Linear, x: Buffer, w: number): void {
-    const { length } = this.#residual;
-    this.#backend.copy(this.#coded.hidden[w], 0, this.#residual, 0, length);
-    this.#coded.steps.addProjected(output, x, this.#residual);
-    this.#training.scale(this.#residual, -1, length);
-    this.#backend.add(this.#residual, this.#original.hidden[w], length);
+    const out = this.#residual;
+    const { length } = out;
+    this.#backend.copy(this.#coded.hidden[w], 0, out, 0, length);
+    this.#coded.steps.addProjected(output, x, out);
+    difference(this.#backend, this.#training, { a: this.#original.hidden[w], b: out, out, length });
   }
 
   /** 1 / RMS of the original's residual stream, for each position of window `w`. */

@@ -12,17 +12,12 @@ const plain = await Promise.all(
   [1, 2, 3].map((threads) => WasmBackend.create({ threads, arithmetic: "plain" })),
 );
 /** The fused kernels and their wide tiles, where this machine has them. */
-const fused = await WasmBackend.create({ threads: 2 });
-const wide =
-  fused.runtime.arithmetic === "fused"
-    ? await Promise.all([
-        WasmBackend.create({ threads: 1 }),
-        ...[1, 2].map((threads) => WasmBackend.create({ threads, arithmetic: "wide" })),
-      ])
-    : [];
-export const wasm = [...plain, ...(wide.length > 0 ? [fused, ...wide] : [])];
+const fused = await Promise.all(
+  [false, true].flatMap((wide) => [1, 2].map((threads) => WasmBackend.create({ threads, wide }))),
+).then((backends) => backends.filter(({ runtime }) => runtime.arithmetic !== "plain"));
+export const wasm = [...plain, ...fused];
 export const reference = new ReferenceBackend();
-after(() => Promise.all([...new Set([fused, ...wasm])].map((backend) => backend.close())));
+after(() => Promise.all(wasm.map((backend) => backend.close())));
 
 /** Uniform numbers in [-1, 1), the same on every run. */
 export function numbers(count: number, seed: number): Float32Array {

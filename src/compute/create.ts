@@ -15,12 +15,11 @@ export function createBackend(options: WasmRuntimeOptions = {}): Promise<WasmBac
  * that a token's result does not depend on those beside it.
  */
 export async function createTrainingBackend(
-  options: Omit<WasmRuntimeOptions, "arithmetic"> = {},
+  options: Pick<WasmRuntimeOptions, "threads"> = {},
 ): Promise<WasmBackend> {
-  const backend = await createBackend(options);
-  if (backend.runtime.arithmetic !== "fused" || !platform.joinVectors()) return backend;
-  const wide = await createBackend({ ...options, arithmetic: "wide" });
-  const [chosen, other] = joinsExactly(wide.runtime) ? [wide, backend] : [backend, wide];
-  await other.close();
-  return chosen;
+  if (!platform.joinVectors()) return await createBackend(options);
+  const backend = await createBackend({ ...options, wide: true });
+  if (backend.runtime.arithmetic !== "wide" || joinsExactly(backend.runtime)) return backend;
+  await backend.close();
+  return await createBackend(options);
 }

@@ -1,4 +1,4 @@
-/** out = a - b over `length`, in the operations that every backend has. */
+/** out = a - b over `length`, in the operations that every backend has; out may be b. */
 import type { Backend, Buffer } from "./backend.js";
 import type { TrainingBackend } from "./training.js";
 
@@ -12,7 +12,7 @@ export function difference(
     length,
   }: { readonly a: Buffer; readonly b: Buffer; readonly out: Buffer; readonly length: number },
 ): void {
-  backend.copy(b, 0, out, 0, length);
+  if (out !== b) backend.copy(b, 0, out, 0, length);
   training.scale(out, -1, length);
   backend.add(out, a, length);
 }

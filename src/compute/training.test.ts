@@ -23,7 +23,7 @@ const wasm = await Promise.all(
   }),
 );
 if (wasm[0].backend.runtime.arithmetic === "fused") {
-  const backend = await WasmBackend.create({ threads: 2, arithmetic: "wide" });
+  const backend = await WasmBackend.create({ threads: 2, wide: true });
   wasm.push({ backend, training: new WasmTraining(backend) });
 }
 const plain = new ReferenceBackend();

@@ -14,7 +14,9 @@ import { codeForRate } from "../codec/trellis/code.js";
 import { defaultTables } from "../codec/trellis/default-tables.js";
 import { trellisTensors } from "../codec/trellis/stored.js";
 import { sha256 } from "../container/disk.js";
+import { TINY_PROVENANCE } from "../container/tiny-folder.test.util.js";
 import { FolderWriter } from "../container/writer.js";
+import { compareRows } from "../evaluate/divergence.js";
 import { f32ToBytes } from "../tensor/dtype.js";
 import { byteLevelFiles } from "../text/fixtures.test.util.js";
 import { EMBEDDING_NAME, HEAD_NAME, layerLinears, layerNorms } from "../transformer/weights.js";
@@ -64,7 +66,7 @@ describe("a model of seven billion weights", { skip }, () => {
     t.diagnostic(`${process.memoryUsage.rss() / MB} MB resident after a session of ${CONTEXT} tokens`);
     const exact = await predictions(await loadModel(path, { decoding: "exact" }));
     for (const [i, logits] of fast.entries()) {
-      const divergence = divergenceOf(exact[i], logits);
+      const { divergence } = compareRows(exact[i], logits);
       assert.ok(divergence < 0.002, `KL ${divergence} of prediction ${i}`);
     }
   });
@@ -87,16 +89,6 @@ describe("a model of seven billion weights", { skip }, () => {
     }
   }
 });
-
-/** KL(softmax(a) || softmax(b)) in nats. */
-function divergenceOf(a: Float32Array, b: Float32Array): number {
-  const logSumExp = (x: Float32Array) => {
-    const max = x.reduce((m, v) => Math.max(m, v), Number.NEGATIVE_INFINITY);
-    return max + Math.log(x.reduce((sum, v) => sum + Math.exp(v - max), 0));
-  };
-  const [normA, normB] = [logSumExp(a), logSumExp(b)];
-  return a.reduce((sum, v, i) => sum + Math.exp(v - normA) * (v - normA - (b[i] - normB)), 0);
-}
 
 async function writeLarge(out: string): Promise<number> {
   const config = parseModelConfig(SHAPES, "config.json");
@@ -122,13 +114,7 @@ async function writeLarge(out: string): Promise<number> {
     config: SHAPES,
     tokenizerFiles: byteLevelFiles(),
     generationConfig: null,
-    provenance: {
-      tool: "pocketllm",
-      toolVersion: "0.0.0",
-      options: {},
-      source: { format: "huggingface", sha256: sha256("none") },
-      calibration: [],
-    },
+    provenance: TINY_PROVENANCE,
     order,
   });
   return weightBytes;

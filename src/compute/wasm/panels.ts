@@ -14,6 +14,7 @@ const WIDE_TOKENS = 32;
 /** Length of the reduction summed in registers before it is added: panels of 8 columns stay in L1. */
 const BLOCK = 256;
 
+/** What the operations of the same names of `WasmBackend` do. */
 export class PanelProducts {
   readonly #backend: WasmBackend;
   readonly #area: WorkingArea;
@@ -30,10 +31,6 @@ export class PanelProducts {
     return this.#wide && tokens >= WIDE_TOKENS;
   }
 
-  /**
-   * h += xᵀ x: h[i][j] += Σ_t x[t][i] x[t][j]; x [tokens, columns], h [columns, columns] symmetric. A
-   * calibration Hessian's sum, twice as fast as `crossGram(x, x, …)`.
-   */
   gram(x: Buffer, h: Buffer, tokens: number, columns: number): void {
     this.#accumulate(x, x, h, tokens, columns, columns, true);
     const pointer = addressOf(this.#backend, h);
@@ -45,8 +42,7 @@ export class PanelProducts {
     ]);
   }
 
-  /** c += aᵀ b: c[i][j] += Σ_t a[t][i] b[t][j]; a [tokens, m], b [tokens, n] (n is m by default), c [m, n]. */
-  crossGram(a: Buffer, b: Buffer, c: Buffer, tokens: number, m: number, n = m): void {
+  crossGram(a: Buffer, b: Buffer, c: Buffer, tokens: number, m: number, n: number): void {
     this.#accumulate(a, b, c, tokens, m, n, false);
   }
 
@@ -66,7 +62,6 @@ export class PanelProducts {
     );
   }
 
-  /** y += x w: y[t][j] += Σ_k x[t][k] w[k][j]; x [tokens, inner], w [inner, n], y [tokens, n]. */
   multiplyAdd(x: Buffer, w: Buffer, y: Buffer, tokens: number, inner: number, n: number): void {
     checkLength("multiplyAdd x", x, tokens * inner);
     checkLength("multiplyAdd w", w, inner * n);

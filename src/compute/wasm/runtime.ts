@@ -24,7 +24,9 @@ export interface WasmRuntimeOptions {
   /** Limit of the memory, at most and by default 4 GiB. */
   readonly maximumBytes?: number | undefined;
   /** Default: fused where engine and processor can. */
-  readonly arithmetic?: Arithmetic | undefined;
+  readonly arithmetic?: Exclude<Arithmetic, "wide"> | undefined;
+  /** Makes fused arithmetic wide: for an engine that joins vectors. Default false. */
+  readonly wide?: boolean | undefined;
 }
 
 /**
@@ -78,7 +80,8 @@ export class WasmRuntime {
     if (!(maximumPages >= INITIAL_PAGES && maximumPages <= MAXIMUM_PAGES))
       throw new InputError(`maximumBytes must be from 4 MiB to 4 GiB, not ${maximumBytes}`);
     const shared = platform.canShare;
-    const { module, arithmetic } = await loadKernels(shared, options.arithmetic);
+    const { module, fused } = await loadKernels(shared, options.arithmetic);
+    const arithmetic = fused ? (options.wide ? "wide" : "fused") : "plain";
     const memory = createMemory(maximumPages, shared);
     const runtime = new WasmRuntime(module, arithmetic, memory, maximumPages * PAGE, shared ? threads : 1);
     try {
@@ -332,16 +335,16 @@ function mib(bytes: number): string {
 /** The kernels of the arithmetic asked for; without a wish the fused ones where they do fuse. */
 async function loadKernels(
   shared: boolean,
-  wanted: Arithmetic | undefined,
-): Promise<{ module: WebAssembly.Module; arithmetic: Arithmetic }> {
+  wanted: WasmRuntimeOptions["arithmetic"],
+): Promise<{ module: WebAssembly.Module; fused: boolean }> {
   if (wanted !== "plain") {
     const module = await platform.loadKernels(shared, true);
-    if (module && fuses(module, shared)) return { module, arithmetic: wanted ?? "fused" };
+    if (module && fuses(module, shared)) return { module, fused: true };
     if (wanted) throw new InputError("this machine has no fused arithmetic: leave it out, or use plain");
   }
   const module = await platform.loadKernels(shared, false);
   if (!module) throw new Error("the kernels cannot be compiled");
-  return { module, arithmetic: "plain" };
+  return { module, fused: false };
 }
 
 function fuses(module: WebAssembly.Module, shared: boolean): boolean {

@@ -1,29 +1,15 @@
 /** Wide tiles against narrow ones: gradients' products are the same bits, and the start-up check sees a difference. */
 import assert from "node:assert/strict";
-import { after, test } from "node:test";
+import { test } from "node:test";
+import { numbers, upload, wasm } from "../conforming.test.util.js";
 import { createTrainingBackend } from "../create.js";
-import { WasmBackend } from "./backend.js";
+import type { WasmBackend } from "./backend.js";
 import { joinsExactly } from "./wide-check.js";
 
-const narrow = await WasmBackend.create({ threads: 2 });
-const fused = narrow.runtime.arithmetic === "fused";
-const skip = fused ? false : "this machine has no fused arithmetic";
-const wide = fused ? await WasmBackend.create({ threads: 2, arithmetic: "wide" }) : narrow;
-after(async () => {
-  await narrow.close();
-  if (wide !== narrow) await wide.close();
-});
-
-function upload(backend: WasmBackend, length: number, seed: number) {
-  const buffer = backend.allocate(length);
-  let state = seed;
-  const numbers = Float32Array.from({ length }, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 31 - 1;
-  });
-  backend.write(buffer, numbers);
-  return buffer;
-}
+const ofTwo = (arithmetic: string) =>
+  wasm.find(({ threads, runtime }) => threads === 2 && runtime.arithmetic === arithmetic);
+const [narrow, wide] = [ofTwo("fused")!, ofTwo("wide")!];
+const skip = wide ? false : "this machine has no fused arithmetic";
 
 for (const [tokens, m, n] of [
   [300, 64, 48],
@@ -32,15 +18,15 @@ for (const [tokens, m, n] of [
   [64, 40, 8],
 ]) {
   const run = async (backend: WasmBackend) => {
-    const [a, b] = [upload(backend, tokens * m, 1), upload(backend, tokens * n, 2)];
+    const [a, b] = [upload(backend, numbers(tokens * m, 1)), upload(backend, numbers(tokens * n, 2))];
     const [gram, cross, sum] = [
-      upload(backend, m * m, 3),
-      upload(backend, m * n, 4),
-      upload(backend, tokens * n, 5),
+      upload(backend, numbers(m * m, 3)),
+      upload(backend, numbers(m * n, 4)),
+      upload(backend, numbers(tokens * n, 5)),
     ];
     backend.gram(a, gram, tokens, m);
     backend.crossGram(a, b, cross, tokens, m, n);
-    backend.multiplyAdd(a, upload(backend, m * n, 6), sum, tokens, m, n);
+    backend.multiplyAdd(a, upload(backend, numbers(m * n, 6)), sum, tokens, m, n);
     return await Promise.all([gram, cross, sum].map((buffer) => backend.read(buffer)));
   };
   test(`sums over ${tokens} rows of ${m} and ${n} columns are the same bits`, { skip }, async () => {
