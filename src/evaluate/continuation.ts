@@ -4,9 +4,9 @@
  * and these are figures of the same tokens.
  */
 import { InputError } from "../errors.js";
+import { logSumExp } from "../exp.js";
 import type { Session } from "../runtime/model.js";
 import type { Tokenizer } from "../text/tokenizer.js";
-import { logSumExp } from "./likelihood.js";
 import { endWithoutSpace } from "./pages.js";
 import type { Continuation } from "./task-file.js";
 

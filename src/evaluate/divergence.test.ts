@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { logSumExp } from "../exp.js";
 import { compareRows, summarise, summariseChange } from "./divergence.js";
-import { logSumExp } from "./likelihood.js";
 
 function near(actual: number, expected: number, tolerance = 1e-12): void {
   assert.ok(Math.abs(actual - expected) <= tolerance, `${actual} is not ${expected}`);

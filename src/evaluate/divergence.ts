@@ -3,8 +3,8 @@
  * KL(reference || model) of the next-token distributions in nats, position by position, how often both have
  * the same most likely token, and the change of the true token's probability.
  */
-import { expNonPositive } from "./exp.js";
-import { addValue, type Moments, mean, noMoments, standardError } from "./likelihood.js";
+import { expNonPositive } from "../exp.js";
+import { addValue, type Moments, mean, noMoments, standardError } from "./moments.js";
 
 /** One position of both models. */
 export interface RowComparison {

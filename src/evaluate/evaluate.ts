@@ -3,6 +3,7 @@
  * tokens, their logits in chunks, so that memory does not grow with context, windows or text.
  */
 import { InputError, throwIfAborted } from "../errors.js";
+import { logSumExp } from "../exp.js";
 import type { OnProgress } from "../progress.js";
 import { eventLoopTurn } from "../runtime/event-loop.js";
 import type { LanguageModel, Session } from "../runtime/model.js";
@@ -14,15 +15,7 @@ import {
   summariseChange,
 } from "./divergence.js";
 import type { EvaluationJournal } from "./journal.js";
-import {
-  addMoments,
-  addValue,
-  logSumExp,
-  type Moments,
-  mean,
-  noMoments,
-  standardError,
-} from "./likelihood.js";
+import { addMoments, addValue, type Moments, mean, noMoments, standardError } from "./moments.js";
 import {
   chooseContext,
   type EvaluatedTokenizer,

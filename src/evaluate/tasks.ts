@@ -14,7 +14,7 @@ import {
   scoreContinuations,
 } from "./continuation.js";
 import type { EvaluationJournal } from "./journal.js";
-import { addValue, mean, noMoments, standardError } from "./likelihood.js";
+import { addValue, mean, noMoments, standardError } from "./moments.js";
 import { byteLength } from "./pages.js";
 import type { Question, Task } from "./task-file.js";
 

@@ -3,6 +3,7 @@
  * repetition penalty, frequency and presence penalties, logit bias, temperature, top-k, top-p, min-p, then one draw.
  */
 import { InputError, UsageError } from "../errors.js";
+import { expNonPositive, logSumExp } from "../exp.js";
 import { sortByLogit, topIds } from "./ranking.js";
 
 export interface SamplingOptions {
@@ -64,10 +65,11 @@ export class Sampler {
 
   /** `logits` [vocabularySize] stay as they are. InputError when one of them is not a finite number. */
   next(logits: Float32Array): SampledToken {
-    if (!allFinite(logits))
+    const likeliest = argmaxFinite(logits);
+    if (likeliest === null)
       throw new InputError("the model's output is not a number: its weights are damaged");
     const adjusted = this.#adjust(logits);
-    const best = argmax(adjusted);
+    const best = adjusted === logits ? likeliest : argmax(adjusted);
     if (!Number.isFinite(adjusted[best])) throw new InputError("the logit bias forbids every token");
     const id = this.#options.temperature === 0 ? best : this.#draw(adjusted, adjusted[best]);
     this.#seen.add(id);
@@ -100,7 +102,11 @@ export class Sampler {
       this.#everyId = Int32Array.from(logits.keys());
     }
     const weights = this.#weights;
-    for (let id = 0; id < count; id++) weights[id] = Math.exp((logits[id] - best) / temperature);
+    let total = 0;
+    for (let id = 0; id < count; id++)
+      total += weights[id] = expNonPositive((logits[id] - best) / temperature);
+    const restricted = (topK > 0 && topK < count) || topP < 1 || minP > 0;
+    if (!restricted) return pick(weights, this.#random() * total);
     let ids: ArrayLike<number> = this.#everyId;
     if (topK > 0 && topK < count) ids = topIds(logits, topK);
     if (topP < 1) ids = nucleus(ids, logits, weights, topP);
@@ -117,6 +123,19 @@ export class Sampler {
     }
     return last;
   }
+}
+
+/** The first id at which the weights add up to more than `mass`, or the last one with a weight. */
+function pick(weights: Float64Array, mass: number): number {
+  let rest = mass;
+  let last = 0;
+  for (let id = 0; id < weights.length; id++) {
+    if (weights[id] === 0) continue;
+    last = id;
+    rest -= weights[id];
+    if (rest < 0) break;
+  }
+  return last;
 }
 
 /** The fewest of `ids`, most likely first, whose weights reach the share `topP` of the weight of all of them. */
@@ -151,19 +170,21 @@ function argmax(values: Float32Array): number {
   return best;
 }
 
-function allFinite(values: Float32Array): boolean {
-  // 0 times a value is NaN for NaN and infinities, and a NaN stays in the sum: no branch in the loop.
-  let sum = 0;
-  for (let i = 0; i < values.length; i++) sum += 0 * values[i];
-  return sum === 0;
+/** The same, or null where one of the values is not a finite number. */
+function argmaxFinite(values: Float32Array): number | null {
+  let best = 0;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i];
+    // NaN for NaN and infinities.
+    if (value - value !== 0) return null;
+    if (value > values[best]) best = i;
+  }
+  return best;
 }
 
 /** Natural log of softmax(logits)[id], summed in double precision. */
 export function logProbability(logits: Float32Array, id: number): number {
-  const best = logits[argmax(logits)];
-  let sum = 0;
-  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i] - best);
-  return logits[id] - best - Math.log(sum);
+  return logits[id] - logSumExp(logits);
 }
 
 /** Uniform numbers in [0, 1): mulberry32, 32 bits of state. */

@@ -1,6 +1,6 @@
 /** Log-probabilities of tokens with those of the most likely ones, computed as `eval` computes them. */
 import { InputError } from "../../errors.js";
-import { logSumExp } from "../../evaluate/likelihood.js";
+import { logSumExp } from "../../exp.js";
 import { topIds } from "../../runtime/ranking.js";
 
 export interface TokenLogprob {

@@ -1,6 +1,6 @@
 /**
- * exp for log-sum-exp: arguments at most 0, relative error below 3e-12, 3.8 ns where Math.exp takes 13 ns. A
- * window of 1024 tokens of a vocabulary of 49,152 needs 50 million of them for each model.
+ * exp for distributions from logits: arguments at most 0, relative error below 3e-12, 3.8 ns where Math.exp takes
+ * 13 ns. A token of a vocabulary of 49,152 needs as many, a window of 1024 tokens 50 million for each model.
  */
 const STEPS = 256;
 /** 2^(i / 256) and 2^-i; below 2^-1022 everything is taken to be 0. */
@@ -17,4 +17,13 @@ export function expNonPositive(x: number): number {
   // x = steps * STEP + rest with 0 <= rest < 0.0028: the series' next term, rest^4 / 24, is below 2.3e-12.
   const rest = x - steps * STEP;
   return FRACTIONS[steps & (STEPS - 1)] * POWERS[-(steps >> 8)] * (1 + rest * (1 + rest * (0.5 + rest / 6)));
+}
+
+/** log(sum(exp(row))) in float64. */
+export function logSumExp(row: Float32Array): number {
+  let max = Number.NEGATIVE_INFINITY;
+  for (let i = 0; i < row.length; i++) if (row[i] > max) max = row[i];
+  let sum = 0;
+  for (let i = 0; i < row.length; i++) sum += expNonPositive(row[i] - max);
+  return max + Math.log(sum);
 }

@@ -1,14 +1,4 @@
-/** Log-likelihoods from logits, and the mean of many with its standard error. Sums are in float64. */
-import { expNonPositive } from "./exp.js";
-
-/** log(sum(exp(row))) in float64. */
-export function logSumExp(row: Float32Array): number {
-  let max = Number.NEGATIVE_INFINITY;
-  for (let i = 0; i < row.length; i++) if (row[i] > max) max = row[i];
-  let sum = 0;
-  for (let i = 0; i < row.length; i++) sum += expNonPositive(row[i] - max);
-  return max + Math.log(sum);
-}
+/** The mean of many values with its standard error, from sums in float64. */
 
 /** Number, sum and sum of squares of some values: all that mean and standard error need. */
 export interface Moments {
