@@ -82,51 +82,88 @@ function transpose4(x: usize, stride: usize, to: usize): void {
   v128.store(to, v128.shuffle<f32>(ba, dc, 2, 3, 6, 7), 96);
 }
 
+/** Bytes of the right side's panels that are gone through for all of the left side's: they stay in a core's L2. */
+const GROUP_BYTES: usize = 3 << 18;
+
 /**
- * Block rows first, first + step, … of C [m, n] += A B over panels. `symmetric`: only blocks on and above the
- * diagonal. `wide`: pairs of blocks together, for a compiler that makes one instruction of two; the sums are the
- * same. `scratch`: 256 bytes of this thread's own.
+ * C [m, n] += A B over panels, or = where not to `accumulate`. `symmetric`: only 8 x 8 blocks on and above the
+ * diagonal. `wide`: pairs of blocks together, for a compiler that makes one instruction of two; the sums are the same.
+ * Threads share `counter`, 0 at first, which gives out the work: a panel of the left side by a group of the right's.
+ * `scratch`: 256 bytes of this thread's own.
  */
 export function multiplyPanels(
   a: usize,
   b: usize,
   c: usize,
-  tokens: i32,
+  inner: i32,
   m: i32,
   n: i32,
   symmetric: bool,
   wide: bool,
-  first: i32,
-  step: i32,
+  accumulate: bool,
+  counter: usize,
+  scratch: usize,
+): void {
+  const panelBytes = (<usize>inner) << 5;
+  const panels = (m + 7) >> 3;
+  const blocks = (n + 7) >> 3;
+  const group = max(2, <i32>(GROUP_BYTES / panelBytes) & ~1);
+  const units = panels * ((blocks + group - 1) / group);
+  for (let unit = take(counter); unit < units; unit = take(counter)) {
+    const i = unit % panels;
+    const from = (unit / panels) * group;
+    const end = min(from + group, blocks);
+    multiplyPanel(a, b, c, inner, m, n, i, symmetric ? max(i, from) : from, end, wide, accumulate, scratch);
+  }
+}
+
+/** The next number of a counter that all threads share. */
+function take(counter: usize): i32 {
+  if (ASC_FEATURE_THREADS) return atomic.add<i32>(counter, 1);
+  const next = load<i32>(counter);
+  store<i32>(counter, next + 1);
+  return next;
+}
+
+/** Panel i of the left side by panels j .. end - 1 of the right. */
+function multiplyPanel(
+  a: usize,
+  b: usize,
+  c: usize,
+  inner: i32,
+  m: i32,
+  n: i32,
+  i: i32,
+  j: i32,
+  end: i32,
+  wide: bool,
+  accumulate: bool,
   scratch: usize,
 ): void {
   const stride = f32Bytes(n);
-  const panelBytes = (<usize>tokens) << 5;
-  const blocks = (n + 7) >> 3;
-  for (let i = first; i < (m + 7) >> 3; i += step) {
-    const rows = min(8, m - (i << 3));
-    const from = a + <usize>i * panelBytes;
-    const to = c + (<usize>i << 3) * stride;
-    for (let j = symmetric ? i : 0; j < blocks; j++) {
-      const columns = min(8, n - (j << 3));
-      const right = b + <usize>j * panelBytes;
-      const block = to + (<usize>j << 5);
-      if (wide && rows == 8 && (j + 2) << 3 <= n) {
-        wideBlock(from, right, panelBytes, tokens, block, stride);
-        wideBlock(from + 16, right, panelBytes, tokens, block + 4 * stride, stride);
-        j++;
-      } else if (rows == 8 && columns == 8) {
-        halfBlock(from, right, tokens, block, stride);
-        halfBlock(from + 16, right, tokens, block + 4 * stride, stride);
-      } else {
-        memory.fill(scratch, 0, 256);
-        halfBlock(from, right, tokens, scratch, 32);
-        halfBlock(from + 16, right, tokens, scratch + 128, 32);
-        for (let r = 0; r < rows; r++) {
-          for (let s = 0; s < columns; s++) {
-            const p = block + <usize>r * stride + f32Bytes(s);
-            store<f32>(p, load<f32>(p) + load<f32>(scratch + f32Bytes((r << 3) + s)));
-          }
+  const panelBytes = (<usize>inner) << 5;
+  const rows = min(8, m - (i << 3));
+  const from = a + <usize>i * panelBytes;
+  const to = c + (<usize>i << 3) * stride;
+  for (; j < end; j++) {
+    const columns = min(8, n - (j << 3));
+    const right = b + <usize>j * panelBytes;
+    const block = to + (<usize>j << 5);
+    if (wide && rows == 8 && j + 2 <= end && (j + 2) << 3 <= n) {
+      wideBlock(from, right, panelBytes, inner, block, stride, accumulate);
+      wideBlock(from + 16, right, panelBytes, inner, block + 4 * stride, stride, accumulate);
+      j++;
+    } else if (rows == 8 && columns == 8) {
+      halfBlock(from, right, inner, block, stride, accumulate);
+      halfBlock(from + 16, right, inner, block + 4 * stride, stride, accumulate);
+    } else {
+      halfBlock(from, right, inner, scratch, 32, false);
+      halfBlock(from + 16, right, inner, scratch + 128, 32, false);
+      for (let r = 0; r < rows; r++) {
+        for (let s = 0; s < columns; s++) {
+          const p = block + <usize>r * stride + f32Bytes(s);
+          const sum = load<f32>(scratch + f32Bytes((r << 3) + s));
+          store<f32>(p, accumulate ? load<f32>(p) + sum : sum);
         }
       }
     }
@@ -134,7 +171,7 @@ export function multiplyPanels(
 }
 
 /** c [4, 8] += four columns of panel a by eight of panel b. */
-function halfBlock(a: usize, b: usize, tokens: i32, c: usize, stride: usize): void {
+function halfBlock(a: usize, b: usize, inner: i32, c: usize, stride: usize, accumulate: bool): void {
   const zero = f32x4.splat(0);
   let a0 = zero,
     a1 = zero,
@@ -144,7 +181,7 @@ function halfBlock(a: usize, b: usize, tokens: i32, c: usize, stride: usize): vo
     b1 = zero,
     b2 = zero,
     b3 = zero;
-  for (; tokens > 0; tokens--) {
+  for (; inner > 0; inner--) {
     const u = v128.load(b);
     const v = v128.load(b, 16);
     let s = v128.load32_splat(a);
@@ -162,10 +199,10 @@ function halfBlock(a: usize, b: usize, tokens: i32, c: usize, stride: usize): vo
     a += 32;
     b += 32;
   }
-  add8(c, a0, b0);
-  add8(c + stride, a1, b1);
-  add8(c + 2 * stride, a2, b2);
-  add8(c + 3 * stride, a3, b3);
+  put8(c, a0, b0, accumulate);
+  put8(c + stride, a1, b1, accumulate);
+  put8(c + 2 * stride, a2, b2, accumulate);
+  put8(c + 3 * stride, a3, b3, accumulate);
 }
 
 /**
@@ -173,7 +210,15 @@ function halfBlock(a: usize, b: usize, tokens: i32, c: usize, stride: usize): vo
  * of 256 bits where V8 joins neighbours (--experimental-wasm-revectorize), enough to hide the latency of each, and
  * more than there are where it does not.
  */
-function wideBlock(a: usize, b: usize, panelBytes: usize, tokens: i32, c: usize, stride: usize): void {
+function wideBlock(
+  a: usize,
+  b: usize,
+  panelBytes: usize,
+  inner: i32,
+  c: usize,
+  stride: usize,
+  accumulate: bool,
+): void {
   const zero = f32x4.splat(0);
   let a0 = zero,
     a1 = zero,
@@ -192,7 +237,7 @@ function wideBlock(a: usize, b: usize, panelBytes: usize, tokens: i32, c: usize,
     d2 = zero,
     d3 = zero;
   let next = b + panelBytes;
-  for (; tokens > 0; tokens--) {
+  for (; inner > 0; inner--) {
     const u = v128.load(b);
     const v = v128.load(b, 16);
     const w = v128.load(next);
@@ -221,14 +266,25 @@ function wideBlock(a: usize, b: usize, panelBytes: usize, tokens: i32, c: usize,
     b += 32;
     next += 32;
   }
-  add8(c, a0, b0);
-  add8(c + 32, c0, d0);
-  add8(c + stride, a1, b1);
-  add8(c + stride + 32, c1, d1);
-  add8(c + 2 * stride, a2, b2);
-  add8(c + 2 * stride + 32, c2, d2);
-  add8(c + 3 * stride, a3, b3);
-  add8(c + 3 * stride + 32, c3, d3);
+  put8(c, a0, b0, accumulate);
+  put8(c + 32, c0, d0, accumulate);
+  put8(c + stride, a1, b1, accumulate);
+  put8(c + stride + 32, c1, d1, accumulate);
+  put8(c + 2 * stride, a2, b2, accumulate);
+  put8(c + 2 * stride + 32, c2, d2, accumulate);
+  put8(c + 3 * stride, a3, b3, accumulate);
+  put8(c + 3 * stride + 32, c3, d3, accumulate);
+}
+
+/** Two vectors added to the eight numbers at c, or in their place. */
+// @ts-ignore: decorator
+@inline
+function put8(c: usize, low: v128, high: v128, accumulate: bool): void {
+  if (accumulate) add8(c, low, high);
+  else {
+    v128.store(c, low);
+    v128.store(c, high, 16);
+  }
 }
 
 /**

@@ -51,6 +51,13 @@ export function scaleElements(x: usize, factor: f32, first: i32, end: i32): void
   scale(x + f32Bytes(first), end - first, factor);
 }
 
+/** Row r of x [?, columns] *= factors[r], rows first .. end - 1. */
+export function scaleRows(x: usize, factors: usize, columns: i32, first: i32, end: i32): void {
+  const stride = f32Bytes(columns);
+  for (let r = first; r < end; r++)
+    scale(x + <usize>r * stride, columns, load<f32>(factors + f32Bytes(r)));
+}
+
 /** x = 0 over elements first .. end - 1. */
 export function zeroElements(x: usize, first: i32, end: i32): void {
   memory.fill(x + f32Bytes(first), 0, f32Bytes(end - first));

@@ -74,9 +74,9 @@ export interface BackwardOptions {
 export const HEAD_ELEMENTS = 2 ** 24;
 /**
  * Activations of all layers and windows are kept for the backward pass up to this size, which saves one
- * forward pass: 256 MB for 256 tokens of SmolLM2-135M. Else those of one layer and window, computed twice.
+ * forward pass: 1 GB for 1024 tokens of SmolLM2-135M. Else those of one layer and window, computed twice.
  */
-const KEPT_BYTES = 2 ** 29;
+const KEPT_BYTES = 1.25 * 2 ** 30;
 
 interface Activations {
   /** Whether each layer and window has its own, which the forward pass fills. */

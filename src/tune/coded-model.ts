@@ -28,7 +28,7 @@ import { commonSize, ownSizes, type Parameter } from "./parameter.js";
 
 /**
  * Decoded layers up to this size are kept from the forward to the backward pass (SmolLM2-135M: 425 MB), which saves
- * decoding them again; larger ones are decoded twice, into buffers that all layers share.
+ * decoding them again and lets steps rescale them; larger ones are decoded twice a step, into buffers that all layers share.
  */
 const RESIDENT_BYTES = 2 ** 29;
 
@@ -70,6 +70,9 @@ export class CodedModel implements TrainableModel {
   #dWeights: { readonly layer: Readonly<Record<LayerLinear, Buffer>>; readonly whole: Buffer[] } | undefined;
   readonly #rowFactors: Readonly<Record<LayerLinear, Buffer>>;
   readonly #biasSums: Readonly<Record<LayerLinear, Buffer>>;
+  /** By layer: whether its weights are not yet those of the parameters. */
+  readonly #outdated: boolean[];
+  #rescale = false;
 
   /** InputError when the folder has matrices of another method: only "trellis" can be trained. */
   static async open(
@@ -93,6 +96,7 @@ export class CodedModel implements TrainableModel {
     this.#training = training;
     this.#layers = layers;
     this.#resident = resident;
+    this.#outdated = layers.map(() => true);
     this.#norm = norm;
     this.parameters = parameters;
     this.finalNorm = norm.value;
@@ -128,10 +132,10 @@ export class CodedModel implements TrainableModel {
 
   async openLayer(index: number, pass: Pass): Promise<OpenLayer> {
     const { linears, layer, norms, biases } = this.#layers[index];
-    // A backward pass follows a forward pass, whose weights are still there if each layer has its own.
-    if (pass === "forward" || !this.#resident)
-      for (const kind of LAYER_LINEARS)
-        for (const { matrix, first } of linears[kind].parts) matrix.decode(layer[kind].weight, first);
+    if (this.#outdated[index] || !this.#resident) {
+      for (const kind of LAYER_LINEARS) this.#write(linears[kind], layer[kind]);
+      this.#outdated[index] = false;
+    }
     const dWeights = this.#dWeights;
     const gradients = dWeights ? Object.values(dWeights.layer) : Object.values(this.#rowFactors);
     if (pass === "backward")
@@ -176,23 +180,30 @@ export class CodedModel implements TrainableModel {
 
   /**
    * Takes changed parameters over and sets all gradients to 0: before a batch. Tables get a gradient from it only
-   * with `tables`: room for the gradients of all weights is held then.
+   * with `tables`: room for the gradients of all weights is held then. `rescale`: weights that are held are those of
+   * the last time with new scales, equal to decoded ones but for rounding, where only scales have changed.
    */
-  update(tables: boolean): void {
+  update(tables: boolean, { rescale = false } = {}): void {
     this.#setTables(tables);
+    this.#rescale = rescale;
+    this.#outdated.fill(true);
     for (const { gradient } of this.parameters) gradient.fill(0);
     for (const { linears, norms } of this.#layers) {
       for (const kind of LAYER_LINEARS) for (const { matrix } of linears[kind].parts) matrix.update();
       for (const norm of Object.values(norms)) this.#writeNorm(norm);
     }
     for (const { coded, dense, rowFactor } of this.#whole) {
-      for (const { matrix, first } of coded.parts) {
-        matrix.update();
-        matrix.decode(dense.weight, first);
-      }
+      for (const { matrix } of coded.parts) matrix.update();
+      this.#write(coded, dense);
       this.#training.zero(rowFactor, rowFactor.length);
     }
     this.#writeNorm(this.#norm);
+  }
+
+  #write({ parts }: TrainableCoded, { weight }: DenseLinear): void {
+    for (const { matrix, first } of parts)
+      if (this.#rescale && this.#resident) matrix.refresh(weight, first);
+      else matrix.decode(weight, first);
   }
 
   #setTables(tables: boolean): void {

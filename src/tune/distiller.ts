@@ -71,7 +71,9 @@ export class Distiller implements Trainee {
     const windows = batch.map(({ ids }) => ids);
     const positions = windows.reduce((sum, ids) => sum + ids.length, 0);
     let sum = 0;
-    this.#student.update(tables);
+    // Of the weights decoded for the last measurement, where a state may have been kept: a run that goes on from
+    // there decodes the same ones.
+    this.#student.update(tables, { rescale: true });
     await this.#studentPass.run(this.#student, {
       windows,
       loss: async (chunk) => {

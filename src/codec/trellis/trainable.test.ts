@@ -111,6 +111,39 @@ for (const { name, coded } of CASES) {
   });
 }
 
+test("refreshing scales the rows that were decoded, and decodes where that is not enough", async () => {
+  const coded = randomMatrix(MIXED, 40, 61);
+  const [kept, anew] = [new TrainableTrellis(backend, coded), new TrainableTrellis(backend, coded)];
+  const [weight, expected] = [backend.allocate(43 * 61), backend.allocate(40 * 61)];
+  const compare = async (most: number, what: string) => {
+    for (const matrix of [kept, anew]) matrix.update();
+    kept.refresh(weight, 3);
+    anew.decode(expected);
+    const found = (await backend.read(weight)).subarray(3 * 61);
+    const difference = largestDifference(found, await backend.read(expected));
+    assert.ok(difference <= most, `${what}: ${difference}`);
+  };
+  await compare(0, "nothing decoded yet");
+  await compare(0, "nothing changed");
+  const change = (to: (scale: number, row: number) => number) => {
+    for (const matrix of [kept, anew])
+      for (const [r, scale] of matrix.scales.entries()) matrix.scales[r] = to(scale, r);
+  };
+  change((scale, row) => scale * (1 + row / 50));
+  // The rows before are another matrix's.
+  backend.write(backend.view(weight, 0, 3 * 61), new Float32Array(3 * 61).fill(5));
+  await compare(1e-5, "scales");
+  assert.ok((await backend.read(weight)).subarray(0, 3 * 61).every((x) => x === 5));
+  change((scale, row) => (row === 7 ? 0 : scale));
+  await compare(1e-5, "a scale of 0");
+  change((scale, row) => (row === 7 ? 1 : scale));
+  await compare(0, "a scale from 0");
+  for (const matrix of [kept, anew]) matrix.tables[5] += 0.5;
+  await compare(0, "tables");
+  for (const buffer of [weight, expected]) backend.free(buffer);
+  for (const matrix of [kept, anew]) matrix.free();
+});
+
 test("gradients add up, and dWeight is left rotated", async () => {
   const coded = randomMatrix(MIXED, 40, 56);
   const matrix = new TrainableTrellis(backend, coded);

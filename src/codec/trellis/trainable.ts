@@ -4,6 +4,7 @@
  */
 import type { Buffer, TrellisWeights } from "../../compute/backend.js";
 import type { WasmBackend } from "../../compute/wasm/backend.js";
+import { runSplit } from "../../compute/wasm/work.js";
 import { f32ToBytes } from "../../tensor/dtype.js";
 import type { CodedMatrix } from "../coded.js";
 import { columnGroups, distinctWidths } from "./code.js";
@@ -38,6 +39,8 @@ export class TrainableTrellis {
   readonly #layout: number;
   readonly #sums: number;
   readonly #ids: Int32Array;
+  /** What `decode` last wrote with. */
+  #written: { readonly scales: Float32Array; readonly tables: Float32Array } | undefined;
 
   /** Throws CorruptFileError naming `name` on impossible parameters or tensors. */
   constructor(backend: WasmBackend, coded: CodedMatrix, name?: string) {
@@ -76,6 +79,34 @@ export class TrainableTrellis {
     const part = this.#part(weight, first);
     this.#backend.trellisGather(this.#weights, this.#ids, part);
     this.#rotation.rotate(part, part, this.rows, true);
+    this.#written = { scales: this.scales.slice(), tables: this.tables.slice() };
+  }
+
+  /**
+   * `decode` over what it wrote there last: where only scales have changed since, each row is multiplied by the
+   * change of its own, in a fifth of the time and equal but for rounding.
+   */
+  refresh(weight: Buffer, first = 0): void {
+    const written = this.#written;
+    const rescalable = written?.tables.every((x, i) => x === this.tables[i]) && !written.scales.includes(0);
+    if (!written || !rescalable) {
+      this.decode(weight, first);
+      return;
+    }
+    const { runtime } = this.#backend;
+    const { rows, columns } = this;
+    const factors = runtime.f32(this.#sums, rows);
+    for (let r = 0; r < rows; r++) factors[r] = this.scales[r] / written.scales[r];
+    written.scales.set(this.scales);
+    if (factors.every((factor) => factor === 1)) return;
+    const pointer = this.#backend.pointer(this.#part(weight, first));
+    runSplit(runtime, "scaleRows", rows, 1, rows * columns, (from, end) => [
+      pointer,
+      this.#sums,
+      columns,
+      from,
+      end,
+    ]);
   }
 
   /** Adds to dScales and dTables from rows `first` … of dWeight [?, columns], which are left rotated. */

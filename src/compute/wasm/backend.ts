@@ -314,9 +314,20 @@ export class WasmBackend implements Backend {
     this.#panels.crossGram(a, b, c, tokens, m, n);
   }
 
-  /** y += x w: y[t][j] += Σ_k x[t][k] w[k][j]; x [tokens, inner], w [inner, n], y [tokens, n]. */
-  multiplyAdd(x: Buffer, w: Buffer, y: Buffer, tokens: number, inner: number, n: number): void {
-    this.#panels.multiplyAdd(x, w, y, tokens, inner, n);
+  /**
+   * y += x w: y[t][j] += Σ_k x[t][k] w[k][j]; x [tokens, inner], w [inner, n], y [tokens, n]. What y holds is
+   * overwritten instead where not to `accumulate`.
+   */
+  multiplyAdd(
+    x: Buffer,
+    w: Buffer,
+    y: Buffer,
+    tokens: number,
+    inner: number,
+    n: number,
+    accumulate = true,
+  ): void {
+    this.#panels.multiplyAdd(x, w, y, tokens, inner, n, accumulate);
   }
 
   async close(): Promise<void> {

@@ -58,10 +58,9 @@ export class WasmTraining implements TrainingBackend {
   }
 
   matmulBackwardInput(options: MatmulBackwardInputOptions): void {
-    const { dy, weight, dx, tokens, inputs, outputs, accumulate } = options;
+    const { dy, weight, dx, tokens, inputs, outputs, accumulate = false } = options;
     checkMatmulBackwardInput(options);
-    if (!accumulate) this.zero(dx, tokens * inputs);
-    this.#backend.multiplyAdd(dy, weight, dx, tokens, outputs, inputs);
+    this.#backend.multiplyAdd(dy, weight, dx, tokens, outputs, inputs, accumulate);
   }
 
   matmulBackwardWeight(options: MatmulBackwardWeightOptions): void {
