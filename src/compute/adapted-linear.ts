@@ -69,10 +69,10 @@ export class AdaptedLinear<Base extends Linear = Linear> implements Linear {
     this.scratch = scratch;
   }
 
-  forward(x: Buffer, y: Buffer, tokens: number): void {
+  forward(x: Buffer, y: Buffer, tokens: number, approximate?: boolean): void {
     const { backend, inputs, outputs } = this;
     const { rank, a, sb } = this.pair;
-    this.base.forward(x, y, tokens);
+    this.base.forward(x, y, tokens, approximate);
     const inner = this.scratch.inner(tokens * rank);
     const outer = this.scratch.outer(tokens * outputs);
     backend.matmul({ x, weight: a, y: inner, tokens, inputs, outputs: rank });

@@ -222,6 +222,7 @@ for (const [rows, columns, widths, interleave, tailBiting] of [
   [10, 30, [2, 2, 1], 16, true],
   [5, 30, [3], 7, true],
   [300, 576, [4], 16, true],
+  [40, 3100, [3], 1, true],
 ] as const) {
   const code = `codes of ${widths.join(",")}, S ${interleave}, ${tailBiting ? "cyclic" : "from 0"}`;
   for (const tokens of [1, 2, 11]) {
@@ -232,6 +233,19 @@ for (const [rows, columns, widths, interleave, tailBiting] of [
       return b.read(y);
     });
   }
+  conforms(`trellisMatmul, approximate, of ${rows} x ${columns}, ${code}`, 1e-3, async (b) => {
+    const weight = coded(b, rows, columns, widths, interleave, tailBiting);
+    const y = b.allocate(7 * rows);
+    const x = numbers(7 * columns, 30);
+    // A token of zeros, and one whose size is another.
+    for (let c = 0; c < columns; c++) {
+      x[c] = 0;
+      x[6 * columns + c] *= 1e-9;
+    }
+    b.trellisMatmul(upload(b, x), weight, y, 7, true);
+    const values = await b.read(y);
+    return values.map((value, i) => (i < 6 * rows ? value : 1e9 * value));
+  });
   conforms(`trellisGather of ${rows} x ${columns}, ${code}`, 2e-7, async (b) => {
     const weight = coded(b, rows, columns, widths, interleave, tailBiting);
     const ids = Int32Array.of(0, rows - 1, rows >> 1, Math.min(17, rows - 1));

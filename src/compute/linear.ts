@@ -11,8 +11,11 @@ export interface Linear {
   readonly outputs: number;
   /** Bytes of memory that the weights hold on the backend. */
   readonly bytes: number;
-  /** y [tokens, outputs] = x [tokens, inputs] Wᵀ (+ bias). */
-  forward(x: Buffer, y: Buffer, tokens: number): void;
+  /**
+   * y [tokens, outputs] = x [tokens, inputs] Wᵀ (+ bias). `approximate`: as the backend's `trellisMatmul`, where the
+   * weights are coded for it.
+   */
+  forward(x: Buffer, y: Buffer, tokens: number, approximate?: boolean): void;
   /** y [ids.length, inputs] = rows of W: the embedding look-up of a matrix shared with the head. */
   gather(ids: Int32Array, y: Buffer): void;
   /** What `Backend.tokenProducts` takes in place of `forward`; absent where the weights are not coded for it. */

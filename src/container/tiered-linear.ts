@@ -45,7 +45,7 @@ export class TieredLinear implements Linear {
     return parts.every((rows) => rows !== undefined) ? parts.flat() : undefined;
   }
 
-  forward(x: Buffer, y: Buffer, tokens: number): void {
+  forward(x: Buffer, y: Buffer, tokens: number, approximate?: boolean): void {
     const { inputs, outputs } = this;
     const backend = this.#backend;
     const most = Math.min(tokens, TOKENS_AT_ONCE);
@@ -60,7 +60,7 @@ export class TieredLinear implements Linear {
         backend.copy(x, first * inputs, part, 0, count * inputs);
       }
       for (const { start, linear } of this.#tiers) {
-        linear.forward(part, this.#y, count);
+        linear.forward(part, this.#y, count, approximate);
         for (let t = 0; t < count; t++)
           backend.copy(this.#y, t * linear.outputs, y, (first + t) * outputs + start, linear.outputs);
       }

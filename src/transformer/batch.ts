@@ -27,11 +27,10 @@ export interface TransformerBatchOptions {
 }
 
 /**
- * Up to here sequences are faster one after the other where all layers have look-up tables: a token of
- * SmolLM2-135M at 10x takes 15 ms of a core by look-ups; as one of n it takes 6 ms and 1/n of the 123 ms of
- * decoding the matrices.
+ * Up to here sequences are faster one after the other where all layers have look-up tables: a token of SmolLM2-135M at
+ * 10x takes 9.6 ms of two cores by look-ups; as one of n it takes 3.2 ms and 1/n of 50 ms, most of it for decoding.
  */
-const ONE_BY_ONE = 13;
+const ONE_BY_ONE = 7;
 
 export class TransformerBatch {
   readonly sequences: number;
@@ -81,10 +80,11 @@ export class TransformerBatch {
     }
   }
 
-  /** A sequence for this batch; it runs alone too (a prompt), but not while another of the batch does. `exact` keeps keys and values in f32. */
+  /** A sequence for this batch; it runs alone too (a prompt), but not while another of the batch does. `exact` computes it in floats, and keeps keys and values in f32. */
   createSession(capacity: number, { exact = false } = {}): TransformerSession {
     return new TransformerSession(this.#backend, this.#weights, capacity, {
       cache: exact ? "f32" : this.#cache,
+      decoding: exact ? "exact" : undefined,
       scratch: this.#scratch,
     });
   }
@@ -129,8 +129,8 @@ export class TransformerBatch {
   }
 
   #forwardLayer(layer: LayerWeights, caches: readonly AnyLayerCache[], positions: Int32Array): void {
-    const { workspace, hidden } = this.#scratch;
-    const run = new LayerSteps(this.#backend, this.#config, workspace, caches.length);
+    const { workspace, hidden, decoding } = this.#scratch;
+    const run = new LayerSteps(this.#backend, this.#config, workspace, caches.length, decoding === "fast");
     run.normalise(hidden, layer.inputNorm);
     run.project(layer);
     const turn = { tokens: caches.length, position: 0, rope: this.#turns };

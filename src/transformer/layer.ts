@@ -23,6 +23,8 @@ export interface ForwardLayerOptions {
   /** Position of the first token. */
   readonly position: number;
   readonly rope: Rope;
+  /** Of matrices: see `Linear.forward`. */
+  readonly approximate?: boolean | undefined;
 }
 
 /** hidden = layer(hidden), new keys and values into the cache. RangeError for more tokens than the workspace holds. */
@@ -31,9 +33,9 @@ export function forwardLayer(
   config: ModelConfig,
   layer: LayerWeights,
   workspace: Workspace,
-  { hidden, cache, tokens, position, rope }: ForwardLayerOptions,
+  { hidden, cache, tokens, position, rope, approximate }: ForwardLayerOptions,
 ): void {
-  const run = new LayerSteps(backend, config, workspace, tokens);
+  const run = new LayerSteps(backend, config, workspace, tokens, approximate);
   run.normalise(hidden, layer.inputNorm);
   run.attend(layer, cache, position, rope);
   run.addProjected(layer.o, workspace.attended, hidden);
@@ -52,6 +54,8 @@ export class LayerSteps {
     readonly config: ModelConfig,
     readonly workspace: Workspace,
     readonly tokens: number,
+    /** Of matrices: see `Linear.forward`. */
+    readonly approximate = false,
   ) {
     if (tokens > workspace.maxTokens)
       throw new RangeError(`${tokens} tokens for a workspace of ${workspace.maxTokens}`);
@@ -66,9 +70,9 @@ export class LayerSteps {
   /** Queries, keys and values of `normed`. */
   project(layer: Pick<LayerWeights, "q" | "k" | "v">): void {
     const { normed, query, key, value } = this.workspace;
-    layer.q.forward(normed, query, this.tokens);
-    layer.k.forward(normed, key, this.tokens);
-    layer.v.forward(normed, value, this.tokens);
+    layer.q.forward(normed, query, this.tokens, this.approximate);
+    layer.k.forward(normed, key, this.tokens, this.approximate);
+    layer.v.forward(normed, value, this.tokens, this.approximate);
   }
 
   /** attended = attention over the cache of the queries, keys and values of `normed`. */
@@ -86,15 +90,15 @@ export class LayerSteps {
   /** gate = silu(gate(normed)) * up(normed) */
   activate(layer: Pick<LayerWeights, "gate" | "up">): void {
     const { normed, gate, up } = this.workspace;
-    layer.gate.forward(normed, gate, this.tokens);
-    layer.up.forward(normed, up, this.tokens);
+    layer.gate.forward(normed, gate, this.tokens, this.approximate);
+    layer.up.forward(normed, up, this.tokens, this.approximate);
     this.backend.siluMultiply(gate, up, this.tokens * this.config.intermediateSize);
   }
 
   /** hidden += linear(x) */
   addProjected(linear: Linear, x: Buffer, hidden: Buffer): void {
     const { projected } = this.workspace;
-    linear.forward(x, projected, this.tokens);
+    linear.forward(x, projected, this.tokens, this.approximate);
     this.backend.add(hidden, projected, this.tokens * this.config.hiddenSize);
   }
 }
@@ -105,7 +109,7 @@ export function attendOver(
   config: ModelConfig,
   layer: Pick<LayerWeights, "qNorm" | "kNorm">,
   workspace: Workspace,
-  { tokens, cache, position, rope }: Omit<ForwardLayerOptions, "hidden">,
+  { tokens, cache, position, rope }: Omit<ForwardLayerOptions, "hidden" | "approximate">,
 ): void {
   turnHeads(backend, config, layer, workspace, { tokens, position, rope });
   attendCached(backend, config, workspace, { tokens, cache, position });

@@ -11,8 +11,8 @@ import { LAYER_LINEARS, type LayerWeights, type ModelWeights } from "./weights.j
 import { allocateWorkspace, type Workspace } from "./workspace.js";
 
 /**
- * How a token given on its own is computed: "fast" lets coded matrices look products up in tables of bytes
- * (relative error about 1 %, see docs/performance.md); "exact" computes it as one of many.
+ * How coded matrices are multiplied: "fast" in whole numbers (docs/performance.md), those of a token given on its own
+ * looked up in tables; "exact" in floats.
  */
 export type Decoding = "fast" | "exact";
 
@@ -37,6 +37,7 @@ export class SessionScratch {
   readonly hidden: Buffer;
   /** Layers made ready for a token on its own; those that are not coded are not among them. */
   readonly tokenLayers: readonly (TokenLayer | undefined)[];
+  readonly decoding: Decoding;
   /** A forward pass has begun and not ended. */
   busy = false;
   readonly #backend: Backend;
@@ -56,6 +57,7 @@ export class SessionScratch {
     { capacity, chunk = Math.min(capacity, PREFILL_TOKENS), decoding = "exact" }: SessionScratchOptions,
   ) {
     const { config } = weights;
+    this.decoding = decoding;
     this.#backend = backend;
     this.#config = config;
     this.#weights = weights;
@@ -80,19 +82,19 @@ export class SessionScratch {
   }
 
   /** Logits of the first `tokens` rows of `hidden`. */
-  async readLogits(tokens: number, target: Float32Array): Promise<void> {
+  async readLogits(tokens: number, target: Float32Array, decoding = this.decoding): Promise<void> {
     const { vocabularySize } = this.#config;
     // In equal parts: one or two rows left over would be multiplied another way, equal to rounding only.
     const part = Math.ceil(tokens / Math.ceil(tokens / this.#headTokens));
     for (let row = 0; row < tokens; row += part) {
       const count = Math.min(part, tokens - row);
-      this.#runHead(row, count, tokens);
+      this.#runHead(row, count, tokens, decoding);
       target.set(await this.#backend.read(this.#logits, 0, count * vocabularySize), row * vocabularySize);
     }
   }
 
   async lastLogits(row: number): Promise<Float32Array> {
-    this.#runHead(row, 1, row + 1);
+    this.#runHead(row, 1, row + 1, this.decoding);
     return await this.#backend.read(this.#logits, 0, this.#config.vocabularySize);
   }
 
@@ -129,7 +131,7 @@ export class SessionScratch {
   }
 
   /** #logits = the final norm and the head of `tokens` rows of `hidden`, of the `all` there, from `row` on. */
-  #runHead(row: number, tokens: number, all: number): void {
+  #runHead(row: number, tokens: number, all: number, decoding: Decoding): void {
     const { hiddenSize, rmsNormEpsilon } = this.#config;
     if (this.#tokenHead && all === 1) {
       this.#tokenHead.run();
@@ -138,6 +140,6 @@ export class SessionScratch {
     const input = this.#headInput;
     this.#backend.copy(this.hidden, row * hiddenSize, input, 0, tokens * hiddenSize);
     this.#backend.rmsNorm(input, this.#weights.finalNorm, input, tokens, hiddenSize, rmsNormEpsilon);
-    this.#weights.head.forward(input, this.#logits, tokens);
+    this.#weights.head.forward(input, this.#logits, tokens, decoding === "fast");
   }
 }

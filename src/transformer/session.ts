@@ -15,9 +15,9 @@ import type { ModelWeights } from "./weights.js";
 export interface SessionOptions {
   /** How keys and values are stored. Default f32. */
   readonly cache?: CacheFormat | undefined;
-  /** Default exact. */
+  /** Default: that of the scratch, or exact. Of several tokens at a time; the scratch's is that of one. */
   readonly decoding?: Decoding | undefined;
-  /** Of sessions that take turns, with its decoding. Default: the session's own. */
+  /** Of sessions that take turns. Default: the session's own. */
   readonly scratch?: SessionScratch | undefined;
 }
 
@@ -31,6 +31,7 @@ export class TransformerSession {
   readonly #buffers: BufferGroup;
   readonly #scratch: SessionScratch;
   readonly #ownsScratch: boolean;
+  readonly #decoding: Decoding;
   #position = 0;
 
   /** `capacity` in tokens, 1 … config.contextLength. InputError otherwise, or when memory does not suffice. */
@@ -62,6 +63,7 @@ export class TransformerSession {
       this.#buffers.free();
       throw error;
     }
+    this.#decoding = decoding ?? this.#scratch.decoding;
   }
 
   /** Tokens in the cache; the next token given to `forward` has this position. */
@@ -89,7 +91,7 @@ export class TransformerSession {
         if (from > 0) await new Promise((resolve) => setTimeout(resolve));
         const tokens = Math.min(chunk, ids.length - from);
         this.#forwardLayers(ids.subarray(from, from + tokens));
-        if (all) await scratch.readLogits(tokens, result.subarray(from * vocabulary));
+        if (all) await scratch.readLogits(tokens, result.subarray(from * vocabulary), this.#decoding);
         if (from + tokens === ids.length) return all ? result : await scratch.lastLogits(tokens - 1);
       }
     } finally {
@@ -174,6 +176,7 @@ export class TransformerSession {
           tokens: ids.length,
           position,
           rope,
+          approximate: this.#decoding === "fast",
         });
     });
     this.#position += ids.length;

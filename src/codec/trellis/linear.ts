@@ -112,11 +112,11 @@ export class TrellisLinear implements Linear {
     this.bytes = codes.byteLength + rowAt.byteLength + maps.byteLength + 4 * floats;
   }
 
-  forward(x: Buffer, y: Buffer, tokens: number): void {
+  forward(x: Buffer, y: Buffer, tokens: number, approximate?: boolean): void {
     const backend = this.#backend;
     const rotated = this.#scratch.take(tokens * this.inputs);
     this.#rotation.rotate(x, rotated, tokens, false);
-    backend.trellisMatmul(rotated, this.#weights, y, tokens);
+    backend.trellisMatmul(rotated, this.#weights, y, tokens, approximate);
     if (this.#bias) backend.add(y, this.#repeatedBias(this.#bias, tokens), tokens * this.outputs);
   }
 

@@ -34,6 +34,7 @@ import { PACKED_FORMATS, planAttention } from "./attention.js";
 import { addressOf, WasmBuffer, WasmByteBuffer } from "./buffers.js";
 import { PanelProducts } from "./panels.js";
 import { WasmRuntime, type WasmRuntimeOptions } from "./runtime.js";
+import { shortProducts } from "./short-products.js";
 import { WasmTokenProducts } from "./token-products.js";
 import { LOOKUP_SUM_BYTES, SCRATCH_BYTES, trellisPlan } from "./trellis.js";
 import { trellisCodes } from "./trellis-codes.js";
@@ -245,12 +246,16 @@ export class WasmBackend implements Backend {
     ]);
   }
 
-  trellisMatmul(x: Buffer, weight: TrellisWeights, y: Buffer, tokens: number): void {
+  trellisMatmul(x: Buffer, weight: TrellisWeights, y: Buffer, tokens: number, approximate = false): void {
     const { rows, columns, steps } = weight;
-    const plan = trellisPlan(weight, (buffer) => addressOf(this, buffer));
     checkLength("trellisMatmul x", x, tokens * columns);
     checkLength("trellisMatmul y", y, tokens * rows);
     const lookup = tokens <= LOOKUP_TOKENS;
+    if (approximate && !lookup) {
+      shortProducts(this, this.#area, { x, weight, y, tokens });
+      return;
+    }
+    const plan = trellisPlan(weight, (buffer) => addressOf(this, buffer));
     const threadBytes = lookup ? plan.tableBytes : plan.tileBytes(tokens);
     const area = this.#area.reserve(plan.bytes + this.threads * threadBytes);
     const prepared = plan.prepare(this.runtime, area);

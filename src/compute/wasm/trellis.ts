@@ -6,7 +6,7 @@ import type { TrellisWeights } from "../backend.js";
 import { trellisShape } from "../checks.js";
 import type { WasmRuntime } from "./runtime.js";
 
-const PLAN_ENTRY_BYTES = 16;
+export const PLAN_ENTRY_BYTES = 16;
 /** A decoded tile should stay in L2 (512 KiB here) beside the activations. */
 const TILE_BYTES = 1 << 17;
 const MAXIMUM_TILE_ROWS = 64;
@@ -30,6 +30,12 @@ export interface TrellisPlan {
   prepare(runtime: WasmRuntime, area: number): number[];
 }
 
+/** Rows of a tile, decoded 16 at a time. */
+export function rowsOfTile(tileStride: number): number {
+  const blocks = Math.floor(TILE_BYTES / (16 * tileStride));
+  return 16 * Math.min(MAXIMUM_TILE_ROWS / 16, Math.max(1, blocks));
+}
+
 /** `address` gives the addresses of the buffers in `weight`. */
 export function trellisPlan(
   weight: TrellisWeights,
@@ -39,8 +45,7 @@ export function trellisPlan(
   const { groups, distinct } = trellisShape(weight);
   // One cache line more than the row, so that the 16 rows decoded together never fall in one set of L1.
   const tileStride = Math.ceil(columns / 16) * 64 + 64;
-  const blocks = Math.floor(TILE_BYTES / (16 * tileStride));
-  const tileRows = 16 * Math.min(MAXIMUM_TILE_ROWS / 16, Math.max(1, blocks));
+  const tileRows = rowsOfTile(tileStride);
   const planBytes = Math.ceil((widths.length * PLAN_ENTRY_BYTES) / 64) * 64;
   // For each width its 256 groups, then its tables by column.
   const groupBytes = (width: number) => 256 * 4 * width;
