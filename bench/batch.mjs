@@ -30,12 +30,12 @@ for (const sequences of options.sequences.split(",").map(Number)) {
   for (const session of sessions) await session.forward(ids(CONTEXT));
   const samplers = sessions.map((_, seed) => new Sampler({ temperature: 1, seed, logprobs: false }));
   const [forward, draw] = [[], []];
-  let next = ids(sequences);
+  let next = sessions.map(() => ids(1));
   for (let step = 0; step < STEPS + 2; step++) {
     const begun = performance.now();
     const logits = await batch.forward(sessions, next);
     const drawn = performance.now();
-    next = Int32Array.from(logits, (row, i) => samplers[i].next(row).id);
+    next = logits.map((row, i) => Int32Array.of(samplers[i].next(row).id));
     if (step < 2) continue;
     forward.push(drawn - begun);
     draw.push(performance.now() - drawn);

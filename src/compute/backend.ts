@@ -86,8 +86,10 @@ export interface AttendEachOptions extends Pick<AttentionOptions, "heads" | "kvH
 
 /** Keys or values of successive tokens, in f32 and in a packed cache. */
 export interface PackedRowsOptions {
-  /** [tokens, kvHeads * headSize] */
+  /** [from + tokens, kvHeads * headSize] */
   readonly x: Buffer;
+  /** Row of x of the first token. Default 0. */
+  readonly from?: number | undefined;
   /** [capacity] tokens of kvHeads rows in `format`. */
   readonly cache: ByteBuffer;
   readonly format: PackedFormat;

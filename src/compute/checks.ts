@@ -80,8 +80,8 @@ export function checkAttendEach({ query, key, value, y, sequences, ...shape }: A
 }
 
 export function checkPackedRows(options: PackedRowsOptions): void {
-  const { x, cache, format, tokens, position, kvHeads, headSize } = options;
-  checkLength("packed rows x", x, tokens * kvHeads * headSize);
+  const { x, from = 0, cache, format, tokens, position, kvHeads, headSize } = options;
+  checkLength("packed rows x", x, (from + tokens) * kvHeads * headSize);
   checkPacked("packed rows", cache, format, (position + tokens) * kvHeads, headSize);
 }
 

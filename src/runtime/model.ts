@@ -33,7 +33,7 @@ export interface Session {
   free(): void;
 }
 
-/** Sequences that advance together, one token each, for what one costs and little more. */
+/** Sequences that advance together, for what one costs and little more. */
 export interface Batch {
   /** Most sequences that advance together. */
   readonly sequences: number;
@@ -42,8 +42,11 @@ export interface Batch {
    * values in f32, as `eval` does, whatever the model was loaded with.
    */
   createSession(capacity: number, options?: { readonly exact?: boolean }): Session;
-  /** Appends ids[i] to sessions[i], which are of this batch and distinct; logits [vocabularySize] of each. */
-  forward(sessions: readonly Session[], ids: Int32Array): Promise<Float32Array[]>;
+  /**
+   * Appends the tokens ids[i] to sessions[i], which are of this batch and distinct; logits [vocabularySize] of the last
+   * of each. Beside a token of each there is room for `chunk` tokens of prompts.
+   */
+  forward(sessions: readonly Session[], ids: readonly Int32Array[]): Promise<Float32Array[]>;
   /** Gives back what the sessions share; free them first. */
   free(): void;
 }

@@ -58,7 +58,7 @@ for (const [name, overrides, cache] of variants)
       for (let step = 0; step < 15; step++) {
         const members = [0, 1, 2, 3].filter((i) => step >= i && step < i + 12);
         const positions = members.map((i) => sessions[i].position);
-        const ids = Int32Array.from(members, (i) => texts[i][sessions[i].position]);
+        const ids = members.map((i) => texts[i].subarray(sessions[i].position, sessions[i].position + 1));
         const logits = await batch.forward(
           members.map((i) => sessions[i]),
           ids,
@@ -70,6 +70,51 @@ for (const [name, overrides, cache] of variants)
       batch.free();
     });
   });
+
+for (const [name, overrides, cache] of variants)
+  test(`${name}: pieces of prompts beside single tokens have the logits they have alone`, async () => {
+    const config = tinyConfig(overrides);
+    await withModel(config, async (backend, weights) => {
+      const batch = new TransformerBatch(backend, weights, { sequences: 3, capacity: 64, chunk: 12, cache });
+      const texts = [14, 9, 20].map((length, i) => randomIds(length, config.vocabularySize, i + 1));
+      const alone = await Promise.all(
+        texts.map(async (ids) => {
+          const session = new TransformerSession(backend, weights, ids.length, { cache });
+          const rows: Float32Array[] = [];
+          for (const id of ids) rows.push(await session.forward(Int32Array.of(id)));
+          session.free();
+          return rows;
+        }),
+      );
+      const sessions = texts.map((ids) => batch.createSession(ids.length));
+      for (const lengths of [
+        [1, 5, 1],
+        [7, 1, 6],
+        [1, 2, 1],
+        [4, 1, 10],
+        [1, 0, 2],
+      ]) {
+        const members = [0, 1, 2].filter((i) => lengths[i] > 0);
+        const pieces = members.map((i) =>
+          texts[i].subarray(sessions[i].position, sessions[i].position + lengths[i]),
+        );
+        const logits = await batch.forward(
+          members.map((i) => sessions[i]),
+          pieces,
+        );
+        for (const [m, i] of members.entries())
+          assert.deepEqual(logits[m], alone[i][sessions[i].position - 1], `${lengths}, sequence ${i}`);
+      }
+      assert.deepEqual(
+        sessions.map(({ position }) => position),
+        [14, 9, 20],
+      );
+      for (const session of sessions) session.free();
+      batch.free();
+    });
+  });
+
+const single = (ids: readonly number[]) => ids.map((id) => Int32Array.of(id));
 
 test("what cannot run is refused, and nothing has advanced", async () => {
   const config = tinyConfig();
@@ -98,9 +143,12 @@ test("what cannot run is refused, and nothing has advanced", async () => {
       ],
     ];
     for (const [sessions, ids] of refused)
-      await assert.rejects(batch.forward(sessions, Int32Array.from(ids)), InputError);
-    await batch.forward([a, b], Int32Array.of(1, 2));
-    await assert.rejects(batch.forward([a, b], Int32Array.of(1, 2)), /full/);
+      await assert.rejects(batch.forward(sessions, single(ids)), InputError);
+    await assert.rejects(batch.forward([a, b], [Int32Array.of(1), Int32Array.of()]), InputError);
+    await assert.rejects(batch.forward([b], [Int32Array.from({ length: 7 }, () => 1)]), InputError);
+    await batch.forward([a, b], single([1, 2]));
+    await assert.rejects(batch.forward([a, b], single([1, 2])), /full/);
+    await assert.rejects(batch.forward([a], [Int32Array.of(1, 2)]), /full/);
     assert.deepEqual([a.position, b.position, c.position], [2, 2, 1]);
     for (const session of [a, b, c]) session.free();
     batch.free();

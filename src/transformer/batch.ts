@@ -1,12 +1,12 @@
 /**
- * Several sequences that advance together, one token each: every matrix is read (and, where it is coded, decoded)
- * once for all of them; attention is each sequence's own, over its own KV cache.
+ * Several sequences that advance together, one token each or a piece of a prompt: every matrix is read (and, where it
+ * is coded, decoded) once for all of them; attention is each sequence's own, over its own KV cache.
  */
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend } from "../compute/backend.js";
 import { InputError } from "../errors.js";
 import { allocateTogether, type BufferGroup } from "./buffers.js";
-import type { AnyLayerCache, CacheFormat } from "./kv-cache.js";
+import { type AnyLayerCache, type CacheFormat, storeInCache } from "./kv-cache.js";
 import { attendEach, LayerSteps, turnHeads } from "./layer.js";
 import type { Rope } from "./rope.js";
 import { type Decoding, SessionScratch } from "./scratch.js";
@@ -18,7 +18,7 @@ export interface TransformerBatchOptions {
   readonly sequences: number;
   /** Longest sequence in tokens. */
   readonly capacity: number;
-  /** Prompt tokens that go through the layers together. */
+  /** Prompt tokens that go through the layers together: of one sequence alone, or of all beside a token of each. */
   readonly chunk: number;
   /** How keys and values are stored. Default f32. */
   readonly cache?: CacheFormat | undefined;
@@ -32,6 +32,13 @@ export interface TransformerBatchOptions {
  */
 const ONE_BY_ONE = 7;
 
+/** Tokens of a sequence that are rows one after the other, and where they go. */
+interface Piece {
+  readonly cache: AnyLayerCache;
+  readonly position: number;
+  readonly tokens: number;
+}
+
 export class TransformerBatch {
   readonly sequences: number;
   readonly #backend: Backend;
@@ -41,7 +48,7 @@ export class TransformerBatch {
   readonly #scratch: SessionScratch;
   readonly #oneByOne: number;
   readonly #buffers: BufferGroup;
-  /** The rotary tables' rows at the sequences' positions, [sequences, headSize / 2] each. */
+  /** The rotary tables' rows at the tokens' positions, [sequences + chunk, headSize / 2] each. */
   readonly #turns: Rope;
 
   /** InputError when memory does not suffice. */
@@ -58,7 +65,7 @@ export class TransformerBatch {
     this.#cache = cache;
     this.#scratch = new SessionScratch(backend, weights, {
       capacity,
-      chunk: Math.max(chunk, sequences),
+      chunk: sequences + chunk,
       decoding,
     });
     const { tokenLayers } = this.#scratch;
@@ -68,8 +75,8 @@ export class TransformerBatch {
       const allocated = allocateTogether(backend, (buffers) => ({
         buffers,
         turns: {
-          cosines: buffers.allocate((sequences * config.headSize) / 2),
-          sines: buffers.allocate((sequences * config.headSize) / 2),
+          cosines: buffers.allocate(((sequences + chunk) * config.headSize) / 2),
+          sines: buffers.allocate(((sequences + chunk) * config.headSize) / 2),
         },
       }));
       this.#buffers = allocated.buffers;
@@ -90,30 +97,43 @@ export class TransformerBatch {
   }
 
   /**
-   * Appends ids[i] to sessions[i]; logits [vocabularySize] of each. Sessions are this batch's own and distinct.
-   * InputError for too many of them, a full one, or an id outside the vocabulary; none has then advanced.
+   * Appends the tokens ids[i] to sessions[i]; logits [vocabularySize] of the last of each. Sessions are this batch's
+   * own and distinct. InputError for too many of them or their tokens, a full one, or an id outside the vocabulary;
+   * none has then advanced.
    */
-  async forward(sessions: readonly TransformerSession[], ids: Int32Array): Promise<Float32Array[]> {
-    this.#check(sessions, ids);
-    if (sessions.length <= this.#oneByOne) {
+  async forward(
+    sessions: readonly TransformerSession[],
+    ids: readonly Int32Array[],
+  ): Promise<Float32Array[]> {
+    const tokens = this.#check(sessions, ids);
+    if (tokens <= this.#oneByOne) {
       const logits: Float32Array[] = [];
-      for (const [i, session] of sessions.entries())
-        logits.push(await session.forward(ids.subarray(i, i + 1)));
+      for (const [i, session] of sessions.entries()) logits.push(await session.forward(ids[i]));
       return logits;
     }
-    const { vocabularySize, headSize } = this.#config;
+    const { vocabularySize, headSize, hiddenSize } = this.#config;
     const { hidden, rope } = this.#scratch;
     this.#scratch.busy = true;
     try {
-      this.#weights.embedding.gather(ids, hidden);
-      const positions = Int32Array.from(sessions, ({ position }) => position);
+      this.#weights.embedding.gather(joined(ids), hidden);
+      const positions = joined(ids.map((piece, i) => piece.map((_, t) => sessions[i].position + t)));
       this.#backend.gather(rope.cosines, positions, headSize / 2, this.#turns.cosines);
       this.#backend.gather(rope.sines, positions, headSize / 2, this.#turns.sines);
       this.#weights.layers.forEach((layer, i) => {
-        const caches = sessions.map((session) => session.caches[i]);
-        this.#forwardLayer(layer, caches, positions);
+        const pieces = ids.map(({ length }, s) => ({
+          cache: sessions[s].caches[i],
+          position: sessions[s].position,
+          tokens: length,
+        }));
+        this.#forwardLayer(layer, pieces, tokens);
       });
-      for (const session of sessions) session.advance();
+      let last = -1;
+      for (const [i, session] of sessions.entries()) {
+        session.advance(ids[i].length);
+        // Rows move down only, in order: none is overwritten before it has moved.
+        last += ids[i].length;
+        if (last > i) this.#backend.copy(hidden, last * hiddenSize, hidden, i * hiddenSize, hiddenSize);
+      }
       const logits = new Float32Array(sessions.length * vocabularySize);
       await this.#scratch.readLogits(sessions.length, logits);
       return sessions.map((_, i) => logits.subarray(i * vocabularySize, (i + 1) * vocabularySize));
@@ -128,18 +148,26 @@ export class TransformerBatch {
     this.#scratch.free();
   }
 
-  #forwardLayer(layer: LayerWeights, caches: readonly AnyLayerCache[], positions: Int32Array): void {
+  #forwardLayer(layer: LayerWeights, pieces: readonly Piece[], tokens: number): void {
     const { workspace, hidden, decoding } = this.#scratch;
-    const run = new LayerSteps(this.#backend, this.#config, workspace, caches.length, decoding === "fast");
+    const run = new LayerSteps(this.#backend, this.#config, workspace, tokens, decoding === "fast");
     run.normalise(hidden, layer.inputNorm);
     run.project(layer);
-    const turn = { tokens: caches.length, position: 0, rope: this.#turns };
+    const turn = { tokens, position: 0, rope: this.#turns };
     turnHeads(this.#backend, this.#config, layer, workspace, turn);
+    let row = 0;
+    for (const { cache, position, tokens: count } of pieces) {
+      // Tokens of one sequence see each other: their keys and values are there before any of them attends.
+      if (count > 1) storeInCache(this.#backend, this.#config, cache, workspace, position, count, row);
+      row += count;
+    }
     attendEach(
       this.#backend,
       this.#config,
       workspace,
-      caches.map((cache, row) => ({ cache, position: positions[row] })),
+      pieces.flatMap(({ cache, position, tokens: count }) =>
+        Array.from({ length: count }, (_, t) => ({ cache, position: position + t })),
+      ),
     );
     run.addProjected(layer.o, workspace.attended, hidden);
     run.normalise(hidden, layer.postAttentionNorm);
@@ -147,18 +175,28 @@ export class TransformerBatch {
     run.addProjected(layer.down, workspace.gate, hidden);
   }
 
-  #check(sessions: readonly TransformerSession[], ids: Int32Array): void {
+  /** How many tokens there are. */
+  #check(sessions: readonly TransformerSession[], ids: readonly Int32Array[]): number {
     if (this.#scratch.busy) throw new Error("forward was called before the previous call had finished");
     const count = sessions.length;
-    if (count === 0 || count > this.sequences || count !== ids.length)
+    const tokens = ids.reduce((sum, { length }) => sum + length, 0);
+    const { maxTokens } = this.#scratch.workspace;
+    const fits = count > 0 && count <= this.sequences && tokens <= maxTokens;
+    if (!fits || count !== ids.length || ids.some(({ length }) => length === 0))
       throw new InputError(
-        `${count} sequences with ${ids.length} tokens for a batch of up to ${this.sequences}`,
+        `${count} sequences with ${ids.map(({ length }) => length)} tokens for a batch of up to ${this.sequences} with ${maxTokens}`,
       );
     if (new Set(sessions).size < count) throw new InputError("a sequence is in the batch twice");
     for (const [i, { position, capacity }] of sessions.entries()) {
-      if (position >= capacity) throw new InputError(`a sequence of ${capacity} tokens is full`);
-      if (!(ids[i] >= 0 && ids[i] < this.#config.vocabularySize))
-        throw new InputError(`token id ${ids[i]} is outside the vocabulary`);
+      if (position + ids[i].length > capacity)
+        throw new InputError(`a sequence of ${capacity} tokens is full`);
+      const bad = ids[i].find((id) => id < 0 || id >= this.#config.vocabularySize);
+      if (bad !== undefined) throw new InputError(`token id ${bad} is outside the vocabulary`);
     }
+    return tokens;
   }
+}
+
+function joined(parts: readonly Int32Array[]): Int32Array {
+  return Int32Array.from(parts.flatMap((part) => [...part]));
 }

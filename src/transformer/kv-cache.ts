@@ -61,7 +61,7 @@ interface KeysAndValues {
   readonly value: Buffer;
 }
 
-/** cache[position ..] = key, value of `tokens` tokens. */
+/** cache[position ..] = key, value of `tokens` tokens, from row `from` on. */
 export function storeInCache(
   backend: Backend,
   { kvHeads, headSize }: Shape,
@@ -69,14 +69,15 @@ export function storeInCache(
   { key, value }: KeysAndValues,
   position: number,
   tokens: number,
+  from = 0,
 ): void {
   if (cache.format === "f32") {
     const columns = kvHeads * headSize;
-    backend.copy(key, 0, cache.keys, position * columns, tokens * columns);
-    backend.copy(value, 0, cache.values, position * columns, tokens * columns);
+    backend.copy(key, from * columns, cache.keys, position * columns, tokens * columns);
+    backend.copy(value, from * columns, cache.values, position * columns, tokens * columns);
     return;
   }
-  const rows = { format: cache.format, tokens, position, kvHeads, headSize };
+  const rows = { format: cache.format, from, tokens, position, kvHeads, headSize };
   backend.packRows({ ...rows, x: key, cache: cache.keys });
   backend.packRows({ ...rows, x: value, cache: cache.values });
 }

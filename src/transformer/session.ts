@@ -99,9 +99,9 @@ export class TransformerSession {
     }
   }
 
-  /** One more position, whose keys and values a batch has put into the caches. */
-  advance(): void {
-    this.#position++;
+  /** More positions, whose keys and values a batch has put into the caches. */
+  advance(tokens: number): void {
+    this.#position += tokens;
   }
 
   /** Forgets everything from `position` on (0 <= position <= this.position). */

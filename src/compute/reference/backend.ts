@@ -192,18 +192,21 @@ export class ReferenceBackend implements Backend {
 
   packRows(options: PackedRowsOptions): void {
     checkPackedRows(options);
-    const { x, cache, format, tokens, position, kvHeads, headSize } = options;
+    const { x, from = 0, cache, format, tokens, position, kvHeads, headSize } = options;
     for (let row = 0; row < tokens * kvHeads; row++) {
-      const numbers = floats(x).subarray(row * headSize, (row + 1) * headSize);
+      const at = (from * kvHeads + row) * headSize;
+      const numbers = floats(x).subarray(at, at + headSize);
       packRow(numbers, format, bytes(cache), position * kvHeads + row);
     }
   }
 
   unpackRows(options: PackedRowsOptions): void {
     checkPackedRows(options);
-    const { x, cache, format, tokens, position, kvHeads, headSize } = options;
-    for (let row = 0; row < tokens * kvHeads; row++)
-      floats(x).set(unpackRow(bytes(cache), format, headSize, position * kvHeads + row), row * headSize);
+    const { x, from = 0, cache, format, tokens, position, kvHeads, headSize } = options;
+    for (let row = 0; row < tokens * kvHeads; row++) {
+      const at = (from * kvHeads + row) * headSize;
+      floats(x).set(unpackRow(bytes(cache), format, headSize, position * kvHeads + row), at);
+    }
   }
 
   siluMultiply(gate: Buffer, up: Buffer, length: number): void {

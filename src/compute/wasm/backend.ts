@@ -345,9 +345,10 @@ export class WasmBackend implements Backend {
     order: (x: number, cache: number) => number[],
   ): void {
     checkPackedRows(options);
-    const { x, cache, format, tokens, position, kvHeads, headSize } = options;
+    const { x, from = 0, cache, format, tokens, position, kvHeads, headSize } = options;
     const at = addressOf(this, cache) + position * kvHeads * packedRowBytes(format, headSize);
-    const shared = [...order(addressOf(this, x), at), PACKED_FORMATS[format], headSize];
+    const numbers = addressOf(this, x) + 4 * from * kvHeads * headSize;
+    const shared = [...order(numbers, at), PACKED_FORMATS[format], headSize];
     const rows = tokens * kvHeads;
     runSplit(this.runtime, kernel, rows, 1, rows * headSize, (first, end) => [...shared, first, end]);
   }

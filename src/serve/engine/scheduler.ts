@@ -1,14 +1,15 @@
 /**
  * Which sequences run, and when: a bounded queue in order of arrival, a batch of sequences that advance together,
- * joined and left between steps. A step is one chunk of one prompt, then one token of every sequence whose prompt
- * is through: a long prompt delays the others by a chunk a step, and they delay it by a token.
+ * joined and left between steps. A step is one token of every sequence whose prompt is through and a chunk of prompts:
+ * short ones go along with the tokens, a long one goes before them. It delays the others by a chunk a step, and they
+ * delay it by a token.
  */
 import { InputError } from "../../errors.js";
 import { eventLoopTurn } from "../../runtime/event-loop.js";
 import { endTokenIds } from "../../runtime/generate.js";
 import type { LoadedModel } from "../../runtime/loaded-model.js";
 import type { Batch } from "../../runtime/model.js";
-import { Sequence, type SequenceEvent, type SequenceRequest } from "./sequence.js";
+import { Sequence, type SequenceEvent, type SequenceRequest, SMALLEST_CHUNK } from "./sequence.js";
 
 /** What the server needs of a model. */
 export type ServedModel = Pick<LoadedModel, "config" | "tokenizer" | "contextLength" | "createBatch">;
@@ -65,7 +66,7 @@ export class Scheduler {
   /** InputError when memory does not suffice for the batch. */
   constructor({ model, sequences, queue, observer }: SchedulerOptions) {
     this.#model = model;
-    this.#batch = model.createBatch({ sequences, chunk: PREFILL_CHUNK + 8 });
+    this.#batch = model.createBatch({ sequences, chunk: PREFILL_CHUNK + SMALLEST_CHUNK });
     this.#endIds = endTokenIds(model);
     this.#limit = queue;
     this.#observer = observer;
@@ -119,7 +120,7 @@ export class Scheduler {
         return;
       }
       await this.#prefill();
-      await this.#decode();
+      await this.#advance();
     }
   }
 
@@ -159,28 +160,43 @@ export class Scheduler {
     }
   }
 
-  /** One chunk of the oldest prompt that is not through. */
+  /** One chunk of the oldest prompt that is not through, where it is not one that goes along with others. */
   async #prefill(): Promise<void> {
     const sequence = this.#running.find(({ prefilled }) => !prefilled);
-    if (!sequence) return;
+    if (!sequence || sequence.short) return;
     await guard([sequence], async () => {
       this.#observer?.prompt(await sequence.prefill(PREFILL_CHUNK));
-      if (sequence.prefilled) this.#observer?.first((performance.now() - sequence.queuedAt) / 1000);
+      if (sequence.prefilled) this.#prompted(sequence);
     });
   }
 
-  async #decode(): Promise<void> {
-    const ready = this.#running.filter(({ next, done, signal }) => next !== null && !done && !signal.aborted);
-    if (ready.length === 0) return;
-    this.#observer?.step(ready.length);
-    await guard(ready, async () => {
+  /** A token of every sequence whose prompt is through, and as many short prompts as fit into a chunk. */
+  async #advance(): Promise<void> {
+    const able = this.#running.filter(({ done, signal }) => !done && !signal.aborted);
+    const ready = able.filter(({ prefilled }) => prefilled);
+    let room = PREFILL_CHUNK;
+    const prompts = able.filter(({ prefilled, short, request }) => {
+      if (prefilled || !short || request.ids.length > room) return false;
+      room -= request.ids.length;
+      return true;
+    });
+    const members = [...ready, ...prompts];
+    if (members.length === 0) return;
+    if (ready.length > 0) this.#observer?.step(ready.length);
+    await guard(members, async () => {
       const logits = await this.#batch.forward(
-        ready.map(({ session }) => session!),
-        Int32Array.from(ready, ({ next }) => next!),
+        members.map(({ session }) => session!),
+        members.map((sequence) => sequence.pending()),
       );
-      for (const [i, sequence] of ready.entries())
+      if (prompts.length > 0) this.#observer?.prompt(PREFILL_CHUNK - room);
+      for (const sequence of prompts) this.#prompted(sequence);
+      for (const [i, sequence] of members.entries())
         await guard([sequence], async () => sequence.accept(logits[i]));
     });
+  }
+
+  #prompted(sequence: Sequence): void {
+    this.#observer?.first((performance.now() - sequence.queuedAt) / 1000);
   }
 
   #retryAfter(): number {

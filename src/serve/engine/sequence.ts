@@ -77,6 +77,20 @@ export class Sequence {
     return this.session !== null && this.session.position >= this.request.ids.length;
   }
 
+  /**
+   * Its prompt is so short that it may run as a piece of a batch, where each token attends on its own, and nobody
+   * wants the prompt's log-probabilities.
+   */
+  get short(): boolean {
+    const { ids, promptLogprobs } = this.request;
+    return ids.length <= SHORT_PROMPT && promptLogprobs === null;
+  }
+
+  /** What a batch runs of it next: a short prompt, or the token chosen last. */
+  pending(): Int32Array {
+    return this.prefilled ? Int32Array.of(this.next!) : Int32Array.from(this.request.ids);
+  }
+
   /** Tokens generated so far. */
   get tokens(): number {
     return this.#tokens;
@@ -141,4 +155,6 @@ export class Sequence {
   }
 }
 
-const SMALLEST_CHUNK = 8;
+/** A prompt's last piece is not shorter than this, where it has several. */
+export const SMALLEST_CHUNK = 8;
+const SHORT_PROMPT = 64;
