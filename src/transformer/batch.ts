@@ -134,8 +134,7 @@ export class TransformerBatch {
         last += ids[i].length;
         if (last > i) this.#backend.copy(hidden, last * hiddenSize, hidden, i * hiddenSize, hiddenSize);
       }
-      const logits = new Float32Array(sessions.length * vocabularySize);
-      await this.#scratch.readLogits(sessions.length, logits);
+      const logits = await this.#scratch.readLogits(sessions.length);
       return sessions.map((_, i) => logits.subarray(i * vocabularySize, (i + 1) * vocabularySize));
     } finally {
       this.#scratch.busy = false;

@@ -81,21 +81,22 @@ export class SessionScratch {
     this.#tokenHead = token.head;
   }
 
-  /** Logits of the first `tokens` rows of `hidden`. */
-  async readLogits(tokens: number, target: Float32Array, decoding = this.decoding): Promise<void> {
+  /** Logits [tokens, vocabularySize] of the first rows of `hidden`. */
+  async readLogits(tokens: number, decoding = this.decoding): Promise<Float32Array> {
     const { vocabularySize } = this.#config;
     // In equal parts: one or two rows left over would be multiplied another way, equal to rounding only.
     const part = Math.ceil(tokens / Math.ceil(tokens / this.#headTokens));
+    if (part === tokens) return await this.#readHead(0, tokens, tokens, decoding);
+    const logits = new Float32Array(tokens * vocabularySize);
     for (let row = 0; row < tokens; row += part) {
       const count = Math.min(part, tokens - row);
-      this.#runHead(row, count, tokens, decoding);
-      target.set(await this.#backend.read(this.#logits, 0, count * vocabularySize), row * vocabularySize);
+      logits.set(await this.#readHead(row, count, tokens, decoding), row * vocabularySize);
     }
+    return logits;
   }
 
   async lastLogits(row: number): Promise<Float32Array> {
-    this.#runHead(row, 1, row + 1, this.decoding);
-    return await this.#backend.read(this.#logits, 0, this.#config.vocabularySize);
+    return await this.#readHead(row, 1, row + 1, this.decoding);
   }
 
   free(): void {
@@ -128,6 +129,11 @@ export class SessionScratch {
       for (const part of made) part.free();
       throw error;
     }
+  }
+
+  async #readHead(row: number, tokens: number, all: number, decoding: Decoding): Promise<Float32Array> {
+    this.#runHead(row, tokens, all, decoding);
+    return await this.#backend.read(this.#logits, 0, tokens * this.#config.vocabularySize);
   }
 
   /** #logits = the final norm and the head of `tokens` rows of `hidden`, of the `all` there, from `row` on. */

@@ -91,7 +91,7 @@ export class TransformerSession {
         if (from > 0) await new Promise((resolve) => setTimeout(resolve));
         const tokens = Math.min(chunk, ids.length - from);
         this.#forwardLayers(ids.subarray(from, from + tokens));
-        if (all) await scratch.readLogits(tokens, result.subarray(from * vocabulary), this.#decoding);
+        if (all) result.set(await scratch.readLogits(tokens, this.#decoding), from * vocabulary);
         if (from + tokens === ids.length) return all ? result : await scratch.lastLogits(tokens - 1);
       }
     } finally {
