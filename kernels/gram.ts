@@ -2,6 +2,7 @@
 // are contiguous along the tokens. With A = B it is the Gram matrix of calibration Hessians, of which only
 // the upper triangle of 8 x 8 blocks is computed and then mirrored.
 
+import { take } from "./counter";
 import { add8 } from "./outer";
 import { f32Bytes, multiplyAdd } from "./vector";
 
@@ -115,14 +116,6 @@ export function multiplyPanels(
     const end = min(from + group, blocks);
     multiplyPanel(a, b, c, inner, m, n, i, symmetric ? max(i, from) : from, end, wide, accumulate, scratch);
   }
-}
-
-/** The next number of a counter that all threads share. */
-function take(counter: usize): i32 {
-  if (ASC_FEATURE_THREADS) return atomic.add<i32>(counter, 1);
-  const next = load<i32>(counter);
-  store<i32>(counter, next + 1);
-  return next;
 }
 
 /** Panel i of the left side by panels j .. end - 1 of the right. */

@@ -2,6 +2,7 @@
 // and adds them by twos, where one of f32 has four. Both sides are rounded, weights to WEIGHT_LARGEST of a matrix's
 // largest, activations of each token to what keeps every sum below 2^31; the relative error is below 0.001.
 
+import { take } from "./counter";
 import { scatter } from "./trellis";
 import { PLAN_ENTRY, PREFIX_BYTES, streamBytes, windowBytes } from "./trellis-window";
 import { f32Bytes, maxLanes, sumLanes } from "./vector";
@@ -154,7 +155,10 @@ function copyGroups(bytes: usize, table: usize, width: i32, used: i32, out: usiz
   }
 }
 
-/** `trellisMatmul` of rows as `shortRows` makes them, `xStride` bytes apart, `block` columns (of 8) to a sum. */
+/**
+ * `trellisMatmul` of all rows, of inputs as `shortRows` makes them, `xStride` bytes apart, `block` columns (of 8) to a
+ * sum. Threads take a tile at a time from `counter`, 0 at first.
+ */
 export function trellisMatmulShort(
   codes: usize,
   steps: i32,
@@ -175,11 +179,11 @@ export function trellisMatmulShort(
   tileStride: usize,
   products: usize,
   scratch: usize,
-  first: i32,
-  end: i32,
+  counter: usize,
 ): void {
   const stride = f32Bytes(tileRows);
-  for (let p = first; p < end; p += tileRows) {
+  const end = steps << 4;
+  for (let p = take(counter) * tileRows; p < end; p = take(counter) * tileRows) {
     const count = min(tileRows, end - p);
     decodeShort(codes, steps, columns, plan, patternLength, p, count, tile, tileStride, scratch);
     for (let k = 0; k < columns; k += block) {

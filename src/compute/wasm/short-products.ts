@@ -5,7 +5,7 @@ import { LANES } from "../trellis-lanes.js";
 import type { WasmBackend } from "./backend.js";
 import { addressOf } from "./buffers.js";
 import { PLAN_ENTRY_BYTES, rowsOfTile, SCRATCH_BYTES } from "./trellis.js";
-import { runSplit } from "./work.js";
+import { runSplit, threadsFor } from "./work.js";
 import type { WorkingArea } from "./working-area.js";
 
 /** Of a matrix's weights, rounded; activations get what is left of 31 bits. */
@@ -15,7 +15,9 @@ const BLOCK = 1536;
 /** |w . x| is at most |w| |x|, and this; a little less than 2^31 for what rounding adds. */
 const SUM_LARGEST = 2 ** 30.9;
 
-const lines = (bytes: number) => Math.ceil(bytes / 64) * 64;
+const LINE = 64;
+
+const lines = (bytes: number) => Math.ceil(bytes / LINE) * LINE;
 
 /** Lengths are checked by the caller. */
 export function shortProducts(
@@ -27,15 +29,18 @@ export function shortProducts(
   const { rows, columns, widths, steps } = weight;
   const { distinct } = trellisShape(weight);
   // One cache line more than the row, so that rows of a tile never fall in one set of L1.
-  const stride = lines(2 * columns) + 64;
-  const tileRows = rowsOfTile(stride);
+  const stride = lines(2 * columns) + LINE;
+  // Several tiles for each thread, as far as there are rows.
+  const share = LANES * Math.max(1, Math.floor(steps / (4 * threads)));
+  const tileRows = Math.min(rowsOfTile(stride), share);
   const planBytes = lines(widths.length * PLAN_ENTRY_BYTES);
   const groupBytes = (width: number) => 256 * 2 * width;
   const tablesBytes = distinct.reduce((sum, width) => sum + groupBytes(width), 0);
   const tileBytes = SCRATCH_BYTES + tileRows * stride + lines(4 * tokens * tileRows);
-  const plan = area.reserve(
-    planBytes + tablesBytes + tokens * stride + lines(4 * tokens) + threads * tileBytes,
+  const counter = area.reserve(
+    LINE + planBytes + tablesBytes + tokens * stride + lines(4 * tokens) + threads * tileBytes,
   );
+  const plan = counter + LINE;
   const tables = plan + planBytes;
   const input = tables + tablesBytes;
   const units = input + tokens * stride;
@@ -65,17 +70,14 @@ export function shortProducts(
   ]);
   const coded = [address(weight.codes), steps, columns, plan, widths.length, address(weight.rowAt)];
   const shared = [...coded, address(weight.scales), rows, input, stride, units, BLOCK, address(y), tokens];
-  runSplit(
-    runtime,
+  runtime.i32(counter, 1)[0] = 0;
+  runtime.parallel(
     "trellisMatmulShort",
-    LANES * steps,
-    LANES,
-    tokens * rows * columns,
-    (first, end, thread) => {
+    Array.from({ length: threadsFor(tokens * rows * columns, threads) }, (_, thread) => {
       const own = tiles + thread * tileBytes;
       const tile = own + SCRATCH_BYTES;
-      return [...shared, tile, tileRows, stride, tile + tileRows * stride, own, first, end];
-    },
+      return [...shared, tile, tileRows, stride, tile + tileRows * stride, own, counter];
+    }),
   );
 }
 
