@@ -18,10 +18,10 @@ export interface TrainingOptions {
 /** Adds all but --data and --out; `rate` is what --lr says of itself. */
 export function addTrainingOptions(
   command: Command,
-  defaults: { batch: number | string; rate: string },
+  defaults: { context: number | string; batch: number | string; rate: string },
 ): Command {
   return command
-    .option("--context <number>", "tokens of a window (default: 256)", positiveInteger)
+    .option("--context <number>", `tokens of a window (default: ${defaults.context})`, positiveInteger)
     .option("--batch-size <number>", `windows of a step (default: ${defaults.batch})`, positiveInteger)
     .option("--lr <number>", defaults.rate, positiveNumber)
     .option("--seed <number>", "seed of everything random", seed, 0)

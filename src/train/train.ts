@@ -70,7 +70,7 @@ export async function train(options: TrainOptions): Promise<TrainReport> {
         `${like.source} has ${Math.round(parameters / 1e6)} million parameters: at most ${MAX_PARAMETERS / 1e6} million can be trained from nothing`,
       );
     const { contextLength, vocabularySize } = like.config;
-    const result = resolveRun(options, contextLength, { batch: 16, learningRate: 0.002 });
+    const result = resolveRun(options, contextLength, { context: 256, batch: 16, learningRate: 0.002 });
     const { context, batch, learningRate, seed } = result;
     const epochs = resolveEpochs(options.epochs, 10);
     const tokenizer = await like.tokenizer();

@@ -12,7 +12,7 @@ export interface RunOptions {
   /** Text: .txt, .jsonl or .json files. */
   readonly data: readonly string[];
   readonly out: string;
-  /** Tokens of a window. Default 256, or the model's context where that is shorter. */
+  /** Tokens of a window. Default 256, 1024 for distilling, or the model's context where that is shorter. */
   readonly context?: number | undefined;
   /** Windows of a step. */
   readonly batch?: number | undefined;
@@ -33,10 +33,10 @@ export interface RunOptions {
 export function resolveRun(
   options: RunOptions,
   contextLength: number,
-  defaults: { readonly batch: number; readonly learningRate: number },
+  defaults: { readonly context: number; readonly batch: number; readonly learningRate: number },
 ) {
   const {
-    context = Math.min(256, contextLength),
+    context = Math.min(defaults.context, contextLength),
     batch = defaults.batch,
     learningRate = defaults.learningRate,
     seed = 0,

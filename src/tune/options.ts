@@ -74,6 +74,13 @@ export interface ResultOptions {
   readonly selfData: number | undefined;
 }
 
+const ADAPTING = { context: 256, batch: 16, learningRate: 1e-4 };
+/**
+ * One window of 1024 tokens learns as much a token as four of 256, and the divergence grows with the position: untuned
+ * SmolLM2-135M at 10x has 1.10 before 64 tokens of WikiText-2 and 1.45 after 768.
+ */
+const DISTILLING = { context: 1024, batch: 1, learningRate: 0.005 };
+
 /** UsageError, one line, for options out of range or that exclude each other. */
 export function resolveTuning(options: TuneOptions, model: ModelConfig): ResultOptions {
   const { original, adapter, data, selfData, tokens = 65536, timeBudget } = options;
@@ -93,8 +100,7 @@ export function resolveTuning(options: TuneOptions, model: ModelConfig): ResultO
     throw new UsageError(
       `give ${options.tokens === undefined ? "epochs" : "tokens"} or a time budget, not both`,
     );
-  const defaults = adapter ? { batch: 16, learningRate: 1e-4 } : { batch: 1, learningRate: 0.005 };
-  const run = resolveRun(options, model.contextLength, defaults);
+  const run = resolveRun(options, model.contextLength, adapter ? ADAPTING : DISTILLING);
   const { context, batch } = run;
   if (original !== undefined) checkWhole("tokens", tokens, context * batch, 2 ** 40);
   if (selfData !== undefined) checkWhole("self-data", selfData, 2 * context, 2 ** 30);

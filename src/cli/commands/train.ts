@@ -18,7 +18,11 @@ export function registerTrain(program: Command): void {
     .requiredOption("--data <file...>", "text, .jsonl or .json files to learn")
     .requiredOption("--out <dir>", "Hugging Face folder to make; must not exist")
     .option("--epochs <number>", "times that each text is seen (default: 10)", positiveInteger);
-  addTrainingOptions(command, { batch: 16, rate: "highest learning rate of AdamW (default: 0.002)" });
+  addTrainingOptions(command, {
+    context: 256,
+    batch: 16,
+    rate: "highest learning rate of AdamW (default: 0.002)",
+  });
   const example = "pocketllm train --like models/pocket-stories --data tinystories.txt --out my-stories";
   defineCommand<Options>(command, example, async (context, _, options) => {
     const { like, epochs } = options;

@@ -52,6 +52,7 @@ export function registerTune(program: Command): void {
     .option("--epochs <number>", "without: times that each example is seen (default: 3)", positiveInteger)
     .option("--time-budget <time>", "train as long as this allows instead: 90s, 45m or 2h", duration);
   addTrainingOptions(command, {
+    context: "256 for adapters, else 1024; the model's context if shorter",
     batch: "16 for adapters, else 1",
     rate: "learning rate (default: 0.0001 for adapters, else 0.005 relative to what is trained)",
   });
