@@ -1,7 +1,8 @@
 /**
  * The loop of every training run: batches in their order, the learning rate, a log, held-out measurements and
  * with each of them a state on disk, from which a run that was killed goes on and ends with the same bytes. What
- * measured best is what a run ends with, and it stops when three measurements in a row were no better.
+ * measured best is what a run ends with, and it stops when three measurements in a row were no better (in a short
+ * run, as many as span 30 steps).
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -82,6 +83,8 @@ export function clipping(gradientNorm: number): number {
 
 /** Held-out text is measured this often in a run, and a state is kept then. */
 export const MEASUREMENTS = 10;
+/** Measurements no better that end a run, at least as many as this many steps have: fewer tell little. */
+const PATIENCE = { measurements: 3, steps: 30 };
 /** Most held-out tokens that are measured on. */
 const HELD_OUT_TOKENS = 2048;
 
@@ -116,13 +119,18 @@ class TrainingRun {
   readonly #heldOut: readonly TrainingExample[];
   readonly #losses: number[] = [];
   readonly #measurements: Measurement[] = [];
-  readonly #stop = new EarlyStop();
+  /** Steps from one measurement to the next. */
+  readonly #every: number;
+  readonly #stop: EarlyStop;
   readonly #guard: DivergenceGuard;
 
   constructor(trainee: Trainee, options: TrainerOptions) {
     this.#trainee = trainee;
     this.#options = options;
     this.#heldOut = measuredExamples(options.set);
+    this.#every = Math.max(1, Math.ceil(options.steps / MEASUREMENTS));
+    const patience = Math.max(PATIENCE.measurements, Math.ceil(PATIENCE.steps / this.#every));
+    this.#stop = new EarlyStop({ patience });
     this.#guard = new DivergenceGuard({ learningRate: options.learningRate, factor: options.lossFactor });
   }
 
@@ -130,7 +138,6 @@ class TrainingRun {
     const { set, steps, batch, learningRate, seed, folder, stage, signal } = this.#options;
     const schedule = createSchedule({ learningRate, steps });
     const order = new ExampleOrder(set.training.length, seed);
-    const every = Math.max(1, Math.ceil(steps / MEASUREMENTS));
     await mkdir(folder, { recursive: true });
     const first = await this.#resume();
     const log = await TrainingLog.open(this.#options.log ?? join(folder, "log.jsonl"), first);
@@ -147,7 +154,7 @@ class TrainingRun {
         tokens += examples.reduce((sum, { ids }) => sum + ids.length, 0);
         seconds += (performance.now() - begun) / 1000;
         const tokensPerSecond = tokens / seconds;
-        const due = step === steps - 1 || (step + 1) % every === 0;
+        const due = step === steps - 1 || (step + 1) % this.#every === 0;
         const heldOut = due ? await this.#measure(step) : undefined;
         await log.append({ step, loss, learningRate: rate, gradientNorm, tokensPerSecond, heldOut });
         if (heldOut !== undefined) {
