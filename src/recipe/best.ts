@@ -2,12 +2,14 @@
  * The recipe "best": compression with calibration text, then distillation on the same text within a time budget.
  * The compressed folder in between lies beside the output (`<out>.balanced`) until the tuned one is whole.
  */
-import { rm } from "node:fs/promises";
+import { rename, rm } from "node:fs/promises";
 import type { CompressOptions, CompressReport } from "../compress/index.js";
 import { exists, withoutSlash } from "../container/disk.js";
+import { openFolder } from "../container/reader.js";
 import { FolderWriter } from "../container/writer.js";
 import { InputError, UsageError } from "../errors.js";
 import { refuseUnfinished } from "../training/options.js";
+import { NoGainError } from "../training/trainer.js";
 import { stateFolder, type TuneOptions, type TuneReport, tune } from "../tune/index.js";
 import { compressOnce } from "./once.js";
 
@@ -19,9 +21,12 @@ export interface BestOptions extends CompressOptions {
 }
 
 export interface BestReport {
+  readonly weightBytes: number;
+  readonly ratio: number;
   /** Null when an interrupted run had compressed already. */
   readonly compressed: CompressReport | null;
-  readonly tuned: TuneReport;
+  /** Null when tuning did not help: the folder is the compressed model as it was. */
+  readonly tuned: TuneReport | null;
 }
 
 /** Errors as `compress` and `tune`; an interrupted run goes on with `resume` and ends with the same bytes. */
@@ -45,14 +50,23 @@ export async function compressBest(options: BestOptions): Promise<BestReport> {
     signal,
     onProgress,
   });
-  await rm(balanced, { recursive: true, force: true });
-  return { compressed, tuned };
+  if (tuned) await rm(balanced, { recursive: true, force: true });
+  else {
+    await rename(balanced, out);
+    await rm(stateFolder(out), { recursive: true, force: true });
+  }
+  const folder = await openFolder(out);
+  const { weightBytes, bytes16 } = folder;
+  await folder.close();
+  return { weightBytes, ratio: bytes16 / weightBytes, compressed, tuned };
 }
 
-async function tuneOrSay(balanced: string, options: TuneOptions): Promise<TuneReport> {
+/** Null when it did not help. */
+async function tuneOrSay(balanced: string, options: TuneOptions): Promise<TuneReport | null> {
   try {
     return await tune(options);
   } catch (error) {
+    if (error instanceof NoGainError) return null;
     if (!(error instanceof InputError)) throw error;
     const Kind = error instanceof UsageError ? UsageError : InputError;
     throw new Kind(`${error.message} (the compressed model, not tuned, is in ${balanced})`);

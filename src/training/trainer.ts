@@ -108,7 +108,10 @@ export function measuredExamples({ heldOut }: TrainingSet): readonly TrainingExa
   });
 }
 
-/** InputError, one line, for a run that is lost or that ends no better than it began; the state stays then. */
+/** A run that ends no better than it began. */
+export class NoGainError extends InputError {}
+
+/** InputError, one line, for a run that is lost; NoGainError for one that did not help. The state stays then. */
 export function runTraining(trainee: Trainee, options: TrainerOptions): Promise<TrainingResult> {
   return new TrainingRun(trainee, options).run();
 }
@@ -170,7 +173,7 @@ class TrainingRun {
     const before = this.#measurements[0].loss;
     const best = this.#stop.best;
     if (!best || best.step < 0)
-      throw new InputError(
+      throw new NoGainError(
         `the loss on held-out text is ${before.toPrecision(4)} before and ${this.#measurements.at(-1)?.loss.toPrecision(4)} after training: nothing is written; try a lower learning rate or more text`,
       );
     if (best !== this.#measurements.at(-1))

@@ -125,17 +125,21 @@ export function registerCompress(program: Command): void {
     if (recipe === "best") {
       const { calibration = [] } = options;
       const best = { ...common, out, resume, calibration, timeBudget: options.timeBudget };
-      const { compressed, tuned } = await compressBest(best);
+      const { weightBytes, ratio, compressed, tuned } = await compressBest(best);
       context.print(
-        `${out}: ${megabytes(tuned.weightBytes)} of weights, ${tuned.ratio.toFixed(2)}x smaller than at 16 bits`,
+        `${out}: ${megabytes(weightBytes)} of weights, ${ratio.toFixed(2)}x smaller than at 16 bits`,
       );
       context.print(
-        `divergence on held-out text ${tuned.heldOutBefore.toFixed(4)} before, ${tuned.heldOutAfter.toFixed(4)} after ${tuned.tokens} tokens of tuning`,
+        tuned
+          ? `divergence on held-out text ${tuned.heldOutBefore.toFixed(4)} before, ${tuned.heldOutAfter.toFixed(4)} after ${tuned.tokens} tokens of tuning`
+          : "tuning did not bring the divergence on held-out text down: this is the compressed model, not tuned",
       );
       return {
         out,
+        weightBytes,
+        ratio,
         compressed: compressed && { ...compressed },
-        tuned: { ...tuned },
+        tuned: tuned && { ...tuned },
         peakBytes: peakBytes(),
       };
     }
