@@ -3,8 +3,7 @@
 // largest, activations of each token to what keeps every sum below 2^31; the relative error is below 0.001.
 
 import { take } from "./counter";
-import { scatter } from "./trellis";
-import { PLAN_ENTRY, PREFIX_BYTES, streamBytes, windowBytes } from "./trellis-window";
+import { scatter, trellisDecode } from "./trellis";
 import { f32Bytes, maxLanes, sumLanes } from "./vector";
 
 // @ts-ignore: decorator
@@ -90,71 +89,6 @@ export function shortRows(
   }
 }
 
-/** `trellisDecode` to whole numbers; what follows a row's columns is left as it is. */
-function decodeShort(
-  codes: usize,
-  steps: i32,
-  columns: i32,
-  plan: usize,
-  patternLength: i32,
-  first: i32,
-  count: i32,
-  out: usize,
-  stride: usize,
-  scratch: usize,
-): void {
-  const mask = i8x16.splat(15);
-  const length = streamBytes(steps);
-  let position = 0;
-  let group = 0;
-  for (let column = 0; column < columns; group++) {
-    const entry = plan + <usize>position * PLAN_ENTRY;
-    const width = load<i32>(entry);
-    const table = <usize>load<u32>(entry, 4);
-    const maps = <usize>load<u32>(entry, 8);
-    if (++position == patternLength) position = 0;
-    const stream = codes + <usize>(group >> 1) * length + PREFIX_BYTES;
-    const high = (group & 1) == 1;
-    const used = min(width, columns - column);
-    for (let r = 0; r < count; r += 16) {
-      const p = stream + <usize>(first + r);
-      // Two calls, so that each is compiled for its constant.
-      const u = high ? windowBytes(p, maps, true, mask) : windowBytes(p, maps, false, mask);
-      v128.store(scratch, u);
-      copyGroups(scratch, table, width, used, out + <usize>r * stride + i16Bytes(column), stride);
-    }
-    column += width;
-  }
-}
-
-/** Copies for each of 16 rows the first `used` weights of its group. */
-// @ts-ignore: decorator
-@inline
-function copyGroups(bytes: usize, table: usize, width: i32, used: i32, out: usize, stride: usize): void {
-  const end = bytes + 16;
-  if (used != width) {
-    for (let b = bytes; b < end; b++, out += stride) {
-      const from = table + i16Bytes(<i32>load<u8>(b) * width);
-      for (let v: usize = 0; v < i16Bytes(used); v += 2) store<i16>(out + v, load<i16>(from + v));
-    }
-  } else if (width == 4) {
-    for (let b = bytes; b < end; b++, out += stride)
-      store<u64>(out, load<u64>(table + ((<usize>load<u8>(b)) << 3)));
-  } else if (width == 3) {
-    for (let b = bytes; b < end; b++, out += stride) {
-      const from = table + <usize>load<u8>(b) * 6;
-      store<u32>(out, load<u32>(from));
-      store<u16>(out, load<u16>(from, 4), 4);
-    }
-  } else if (width == 2) {
-    for (let b = bytes; b < end; b++, out += stride)
-      store<u32>(out, load<u32>(table + ((<usize>load<u8>(b)) << 2)));
-  } else {
-    for (let b = bytes; b < end; b++, out += stride)
-      store<u16>(out, load<u16>(table + ((<usize>load<u8>(b)) << 1)));
-  }
-}
-
 /**
  * `trellisMatmul` of all rows, of inputs as `shortRows` makes them, `xStride` bytes apart, `block` columns (of 8) to a
  * sum. Threads take a tile at a time from `counter`, 0 at first.
@@ -185,7 +119,7 @@ export function trellisMatmulShort(
   const end = steps << 4;
   for (let p = take(counter) * tileRows; p < end; p = take(counter) * tileRows) {
     const count = min(tileRows, end - p);
-    decodeShort(codes, steps, columns, plan, patternLength, p, count, tile, tileStride, scratch);
+    trellisDecode(codes, steps, columns, plan, patternLength, p, count, tile, tileStride, scratch, 2);
     for (let k = 0; k < columns; k += block) {
       const octets = (min(block, columns - k) + 7) >> 3;
       const xk = x + i16Bytes(k);

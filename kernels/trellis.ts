@@ -17,8 +17,8 @@ export function trellisExpand(tables: usize, width: i32, out: usize): void {
 
 /**
  * Rows at positions first .. first + count - 1 (both multiples of 16) of a coded matrix, without their scales,
- * `stride` bytes apart at `out`. `plan` has an entry for each position of the width pattern. `scratch`: 16
- * bytes of this thread's own.
+ * `stride` bytes apart at `out`. `plan` has an entry for each position of the width pattern, whose groups have
+ * weights of `size` bytes: 4, or 2. `scratch`: 16 bytes of this thread's own.
  */
 export function trellisDecode(
   codes: usize,
@@ -31,6 +31,7 @@ export function trellisDecode(
   out: usize,
   stride: usize,
   scratch: usize,
+  size: i32,
 ): void {
   const mask = i8x16.splat(15);
   const length = streamBytes(steps);
@@ -50,44 +51,47 @@ export function trellisDecode(
       // Two calls, so that each is compiled for its constant.
       const u = high ? windowBytes(p, maps, true, mask) : windowBytes(p, maps, false, mask);
       v128.store(scratch, u);
-      copyGroups(scratch, table, width, used, out + <usize>r * stride + ((<usize>column) << 2), stride);
+      const to = out + <usize>r * stride + <usize>(column * size);
+      copyGroups(scratch, table, width * size, used * size, to, stride);
     }
     column += width;
   }
 }
 
-/** Copies for each of 16 rows the first `used` weights of its group. */
+/** Copies for each of 16 rows the first `used` of its group's bytes. */
 // @ts-ignore: decorator
 @inline
-function copyGroups(
-  bytes: usize,
-  table: usize,
-  width: i32,
-  used: i32,
-  out: usize,
-  stride: usize,
-): void {
+function copyGroups(bytes: usize, table: usize, length: i32, used: i32, out: usize, stride: usize): void {
   const end = bytes + 16;
-  if (used != width) {
+  if (used != length) {
     for (let b = bytes; b < end; b++, out += stride) {
-      const from = table + f32Bytes(<i32>load<u8>(b) * width);
-      for (let v: usize = 0; v < f32Bytes(used); v += 4) store<f32>(out + v, load<f32>(from + v));
+      const from = table + <usize>(<i32>load<u8>(b) * length);
+      for (let v = 0; v < used; v += 2) store<u16>(out + v, load<u16>(from + v));
     }
-  } else if (width == 4) {
+  } else if (length == 16) {
     for (let b = bytes; b < end; b++, out += stride)
       v128.store(out, v128.load(table + ((<usize>load<u8>(b)) << 4)));
-  } else if (width == 3) {
+  } else if (length == 12) {
     for (let b = bytes; b < end; b++, out += stride) {
       const from = table + <usize>load<u8>(b) * 12;
       store<u64>(out, load<u64>(from));
       store<u32>(out, load<u32>(from, 8), 8);
     }
-  } else if (width == 2) {
+  } else if (length == 8) {
     for (let b = bytes; b < end; b++, out += stride)
       store<u64>(out, load<u64>(table + ((<usize>load<u8>(b)) << 3)));
-  } else {
+  } else if (length == 6) {
+    for (let b = bytes; b < end; b++, out += stride) {
+      const from = table + <usize>load<u8>(b) * 6;
+      store<u32>(out, load<u32>(from));
+      store<u16>(out, load<u16>(from, 4), 4);
+    }
+  } else if (length == 4) {
     for (let b = bytes; b < end; b++, out += stride)
       store<u32>(out, load<u32>(table + ((<usize>load<u8>(b)) << 2)));
+  } else {
+    for (let b = bytes; b < end; b++, out += stride)
+      store<u16>(out, load<u16>(table + ((<usize>load<u8>(b)) << 1)));
   }
 }
 
@@ -121,7 +125,7 @@ export function trellisMatmul(
   const stride = f32Bytes(tileRows);
   for (let p = first; p < end; p += tileRows) {
     const count = min(tileRows, end - p);
-    trellisDecode(codes, steps, columns, plan, patternLength, p, count, tile, tileStride, scratch);
+    trellisDecode(codes, steps, columns, plan, patternLength, p, count, tile, tileStride, scratch, 4);
     multiplyTransposed(x, xStride, tile, tileStride, products, stride, tokens, columns, count, false);
     for (let t = 0; t < tokens; t++)
       scatter(

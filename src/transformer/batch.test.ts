@@ -28,6 +28,20 @@ async function withModel(
   }
 }
 
+/** After each token of a sequence that runs by itself, a token at a time. */
+async function logitsAlone(
+  backend: WasmBackend,
+  weights: ModelWeights,
+  ids: Int32Array,
+  cache: CacheFormat,
+): Promise<Float32Array[]> {
+  const session = new TransformerSession(backend, weights, ids.length, { cache });
+  const rows: Float32Array[] = [];
+  for (const id of ids) rows.push(await session.forward(Int32Array.of(id)));
+  session.free();
+  return rows;
+}
+
 const variants: readonly [name: string, overrides: Partial<ModelConfig>, cache: CacheFormat][] = [
   ["a llama, f32", {}, "f32"],
   ["a llama, f16", {}, "f16"],
@@ -42,15 +56,7 @@ for (const [name, overrides, cache] of variants)
     await withModel(config, async (backend, weights) => {
       const batch = new TransformerBatch(backend, weights, { sequences: 4, capacity: 64, chunk: 8, cache });
       const texts = [3, 11, 1, 20].map((length, i) => randomIds(length + 12, config.vocabularySize, i + 1));
-      const alone = await Promise.all(
-        texts.map(async (ids) => {
-          const session = new TransformerSession(backend, weights, ids.length, { cache });
-          const rows: Float32Array[] = [];
-          for (const id of ids) rows.push(await session.forward(Int32Array.of(id)));
-          session.free();
-          return rows;
-        }),
-      );
+      const alone = await Promise.all(texts.map((ids) => logitsAlone(backend, weights, ids, cache)));
       const sessions = texts.map((ids) => batch.createSession(ids.length));
       for (const [i, session] of sessions.entries())
         await session.forward(texts[i].subarray(0, -12 + texts[i].length));
@@ -77,15 +83,7 @@ for (const [name, overrides, cache] of variants)
     await withModel(config, async (backend, weights) => {
       const batch = new TransformerBatch(backend, weights, { sequences: 3, capacity: 64, chunk: 12, cache });
       const texts = [14, 9, 20].map((length, i) => randomIds(length, config.vocabularySize, i + 1));
-      const alone = await Promise.all(
-        texts.map(async (ids) => {
-          const session = new TransformerSession(backend, weights, ids.length, { cache });
-          const rows: Float32Array[] = [];
-          for (const id of ids) rows.push(await session.forward(Int32Array.of(id)));
-          session.free();
-          return rows;
-        }),
-      );
+      const alone = await Promise.all(texts.map((ids) => logitsAlone(backend, weights, ids, cache)));
       const sessions = texts.map((ids) => batch.createSession(ids.length));
       for (const lengths of [
         [1, 5, 1],
