@@ -20,6 +20,12 @@ test("gains below the minimum count as none until they add up, but are the best"
   assert.deepEqual(stop.best, { step: 6, loss: 0.85 });
 });
 
+test("measurements before it begins to count are not waited for, but can be the best", () => {
+  const stop = new EarlyStop({ patience: 2, from: 4 });
+  assert.equal(trace(stop, [3, 2, 4, 4, 4, 4]), "++---" + "-!");
+  assert.deepEqual(stop.best, { step: 1, loss: 2 });
+});
+
 test("a loss that is not finite is never the best", () => {
   const stop = new EarlyStop({ patience: 2 });
   assert.equal(trace(stop, [Number.NaN, 1, Number.NEGATIVE_INFINITY]).slice(0, 3), "-+-");

@@ -12,6 +12,8 @@ export interface Measurement {
 export interface EarlyStopOptions {
   /** Measurements in a row without improvement that end the run. Default 3. */
   readonly patience?: number | undefined;
+  /** Measurements before this step do not count: at a high learning rate the loss says little. Default 0. */
+  readonly from?: number | undefined;
   /** Nats by which a measurement must be below the last improvement to be one. Default 0. */
   readonly minimumImprovement?: number | undefined;
 }
@@ -19,18 +21,20 @@ export interface EarlyStopOptions {
 /** A resumed run gives it the measurements of its state again, in order, and is where it was. */
 export class EarlyStop {
   readonly #patience: number;
+  readonly #from: number;
   readonly #minimumImprovement: number;
   #best: Measurement | null = null;
   #reference = Number.POSITIVE_INFINITY;
   #waited = 0;
 
   /** UsageError when the patience is no positive whole number or the improvement is negative. */
-  constructor({ patience = 3, minimumImprovement = 0 }: EarlyStopOptions = {}) {
+  constructor({ patience = 3, from = 0, minimumImprovement = 0 }: EarlyStopOptions = {}) {
     if (!Number.isSafeInteger(patience) || patience < 1)
       throw new UsageError(`the patience must be a positive whole number, not ${patience}`);
     if (!(minimumImprovement >= 0 && Number.isFinite(minimumImprovement)))
       throw new UsageError(`the minimum improvement must be zero or more nats, not ${minimumImprovement}`);
     this.#patience = patience;
+    this.#from = from;
     this.#minimumImprovement = minimumImprovement;
   }
 
@@ -51,7 +55,7 @@ export class EarlyStop {
       // Small gains add up to an improvement: the reference stays until they do.
       this.#reference = loss;
       this.#waited = 0;
-    } else {
+    } else if (measurement.step >= this.#from) {
       this.#waited++;
     }
     const better = Number.isFinite(loss) && loss < (this.#best?.loss ?? Number.POSITIVE_INFINITY);

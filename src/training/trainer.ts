@@ -1,8 +1,8 @@
 /**
  * The loop of every training run: batches in their order, the learning rate, a log, held-out measurements and
  * with each of them a state on disk, from which a run that was killed goes on and ends with the same bytes. What
- * measured best is what a run ends with, and it stops when three measurements in a row were no better (in a short
- * run, as many as span 30 steps).
+ * measured best is what a run ends with, and from its middle on it stops when three measurements in a row were no
+ * better (in a short run, as many as span 30 steps).
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -133,7 +133,7 @@ class TrainingRun {
     this.#heldOut = measuredExamples(options.set);
     this.#every = Math.max(1, Math.ceil(options.steps / MEASUREMENTS));
     const patience = Math.max(PATIENCE.measurements, Math.ceil(PATIENCE.steps / this.#every));
-    this.#stop = new EarlyStop({ patience });
+    this.#stop = new EarlyStop({ patience, from: options.steps / 2 });
     this.#guard = new DivergenceGuard({ learningRate: options.learningRate, factor: options.lossFactor });
   }
 

@@ -35,7 +35,7 @@ export async function tune(options: TuneOptions): Promise<TuneReport> {
   try {
     if (folder.manifest.adapter)
       throw new InputError(`${folder.name} has an adapter already: tune the folder that it was made from`);
-    const result = resolveTuning(options, folder.config);
+    const result = resolveTuning(options, folder);
     const { original } = options;
     const checkpoint = original === undefined ? undefined : await openCheckpoint(original);
     try {

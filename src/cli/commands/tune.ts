@@ -54,7 +54,7 @@ export function registerTune(program: Command): void {
   addTrainingOptions(command, {
     context: "256 for adapters, else 1024; the model's context if shorter",
     batch: "16 for adapters, else 1",
-    rate: "learning rate (default: 0.0001 for adapters, else 0.005 relative to what is trained)",
+    rate: "learning rate (default: 0.0001 for adapters, else relative to what is trained: 0.005, or less above 1.6 bits a weight)",
   });
   const example =
     "pocketllm tune smollm2-10x --distill SmolLM2-135M.gguf --data wiki.txt c4.jsonl --out smollm2-10x-tuned\n" +
