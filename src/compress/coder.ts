@@ -11,7 +11,8 @@ import type { PlannedMatrix, Sensitivities } from "./plan.js";
 
 export interface MatrixInput {
   readonly weights: Float32Array;
-  readonly hessian?: Float32Array | undefined;
+  /** E[x xᵀ] of the matrix's input, or what else the errors of a tier of rows are to be weighted with. */
+  readonly hessian?: ((tier: number) => Float32Array) | undefined;
   readonly damping?: number | undefined;
 }
 
@@ -71,13 +72,13 @@ export class Coder<Code> {
     const { codec, seed, sensitivities, signal } = this.#options;
     const { columns } = matrix;
     const rowCosts = sensitivities?.[matrix.name].rows;
-    const jobs = matrix.tiers.map(({ rows: [start, end], rate }) =>
+    const jobs = matrix.tiers.map(({ rows: [start, end], rate }, tier) =>
       codec.encode({
         weights: input.weights.subarray(start * columns, end * columns),
         rows: end - start,
         columns,
         rowCosts: rowCosts && Float32Array.from(rowCosts.slice(start, end)),
-        hessian: input.hessian,
+        hessian: input.hessian?.(tier),
         damping: input.damping,
         rate,
         seed,
