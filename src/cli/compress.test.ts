@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hostileModule } from "../checkpoint/test-data.test.util.js";
+import { PARTS } from "../compress/index.js";
 import { errorLines, folderHashes, makeTinyModel, run, start, words } from "./run.test.util.js";
 
 const work = mkdtempSync(join(tmpdir(), "pocketllm-cli-"));
@@ -86,6 +87,29 @@ describe("compress", () => {
       assert.equal(code, 0, stderr);
     }
     assert.deepEqual(folderHashes(outs[0]), folderHashes(outs[1]));
+  });
+
+  test("every part of the method can be left out, and the manifest says so", async () => {
+    const weights = new Set([folderHashes(join(work, "whole"))["model.safetensors"]]);
+    for (const part of PARTS) {
+      const out = join(work, part);
+      const result = await run(...calibrated(out, "--without", part));
+      assert.equal(result.code, 0, result.stderr);
+      const { provenance } = JSON.parse(readFileSync(join(out, "pocketllm.json"), "utf8"));
+      assert.deepEqual(provenance.options.without, [part]);
+      weights.add(folderHashes(out)["model.safetensors"]);
+    }
+    assert.equal(weights.size, PARTS.length + 1);
+    const alone = await run(
+      "compress",
+      model,
+      "--out",
+      join(work, "x"),
+      "--data-free",
+      "--without",
+      "feedback",
+    );
+    assert.match(alone.stderr, /only of method trellis with calibration text/);
   });
 
   test("killed at any moment and resumed, the bytes are the same", { timeout: 240_000 }, async () => {

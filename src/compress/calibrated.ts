@@ -24,6 +24,7 @@ import type { Coder, MatrixInput } from "./coder.js";
 import { TargetCorrection } from "./correction.js";
 import { type EmbeddingCosts, tierHessian } from "./embedding-costs.js";
 import { SITES } from "./matrices.js";
+import type { Part } from "./options.js";
 import type { CompressionPlan, PlannedMatrix } from "./plan.js";
 import { CalibrationStream, type CodedLayer, type SiteStatistics } from "./stream.js";
 
@@ -44,6 +45,8 @@ export interface CalibratedOptions<Code> {
   readonly coder: Coder<Code>;
   /** Default: the embedding is coded as the head alone needs it. */
   readonly embeddingCosts?: EmbeddingCosts | undefined;
+  /** Parts of the method to leave out: `correction` is seen to here. */
+  readonly without?: readonly Part[] | undefined;
   readonly windows: readonly Int32Array[];
   /** Windows that the result is only measured on. */
   readonly heldOut: readonly Int32Array[];
@@ -214,17 +217,18 @@ class CalibratedRun<Code> {
     matrices: readonly PlannedMatrix<Code>[],
     statistics: SiteStatistics,
   ): Promise<MatrixInput[]> {
-    const { backend, checkpoint } = this.#options;
-    const correction = new TargetCorrection(backend, statistics);
+    const { backend, checkpoint, without = [] } = this.#options;
+    const correction = without.includes("correction") ? null : new TargetCorrection(backend, statistics);
     try {
       const inputs: MatrixInput[] = [];
       for (const { name } of matrices) {
-        const weights = await correction.apply(await checkpoint.read(`${name}.weight`));
+        const original = await checkpoint.read(`${name}.weight`);
+        const weights = (await correction?.apply(original)) ?? original;
         inputs.push({ weights, hessian: () => statistics.hessian });
       }
       return inputs;
     } finally {
-      correction.free();
+      correction?.free();
     }
   }
 

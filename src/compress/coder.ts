@@ -7,6 +7,7 @@ import type { CodedLayer, Tier } from "../container/layer.js";
 import type { FolderWriter } from "../container/writer.js";
 import { throwIfAborted } from "../errors.js";
 import type { EncodeResult, MatrixCodec } from "./codec.js";
+import type { Part } from "./options.js";
 import type { PlannedMatrix, Sensitivities } from "./plan.js";
 
 export interface MatrixInput {
@@ -28,6 +29,8 @@ export interface CoderOptions<Code> {
   readonly seed: number;
   /** Measured costs of errors, by the matrix's name. Default: all rows alike. */
   readonly sensitivities?: Sensitivities | undefined;
+  /** Parts of the method to leave out: `row-weights` and `feedback` are seen to here. */
+  readonly without?: readonly Part[] | undefined;
   readonly signal: AbortSignal | undefined;
   /** Called after each matrix with the number of weights done so far. */
   readonly onCoded: (weightsDone: number, matrix: PlannedMatrix<Code>) => void;
@@ -69,16 +72,17 @@ export class Coder<Code> {
   }
 
   async #encode(matrix: PlannedMatrix<Code>, input: MatrixInput): Promise<EncodeResult[]> {
-    const { codec, seed, sensitivities, signal } = this.#options;
+    const { codec, seed, sensitivities, without = [], signal } = this.#options;
     const { columns } = matrix;
-    const rowCosts = sensitivities?.[matrix.name].rows;
+    const rowCosts = without.includes("row-weights") ? undefined : sensitivities?.[matrix.name].rows;
+    const hessian = without.includes("feedback") ? undefined : input.hessian;
     const jobs = matrix.tiers.map(({ rows: [start, end], rate }, tier) =>
       codec.encode({
         weights: input.weights.subarray(start * columns, end * columns),
         rows: end - start,
         columns,
         rowCosts: rowCosts && Float32Array.from(rowCosts.slice(start, end)),
-        hessian: input.hessian?.(tier),
+        hessian: hessian?.(tier),
         damping: input.damping,
         rate,
         seed,

@@ -70,6 +70,7 @@ async function runWith<Code>(
 ): Promise<Omit<CompressReport, "seconds">> {
   const { checkpoint, options, result } = run;
   const { signal, onProgress } = options;
+  const { without } = result;
   const backend = await createTrainingBackend({ threads: options.threads });
   try {
     const codec = createCodec(backend.runtime);
@@ -92,13 +93,15 @@ async function runWith<Code>(
       writer,
       seed: result.seed,
       sensitivities,
+      without,
       signal,
       onCoded: (done, { name }) => onProgress?.({ stage: "coding", done, total, detail: name }),
     });
     let divergence: number | null = null;
     if (windows.length > 0)
       divergence = await codeCalibrated({
-        ...{ backend, checkpoint, plan, coder, embeddingCosts, windows, heldOut, signal, onProgress },
+        ...{ backend, checkpoint, plan, coder, without, windows, heldOut, signal, onProgress },
+        embeddingCosts: without.includes("embedding-directions") ? undefined : embeddingCosts,
       });
     else
       await codeWithoutData({ checkpoint, plan, coder, concurrency: codec.concurrent ? backend.threads : 1 });

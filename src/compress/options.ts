@@ -7,6 +7,15 @@ import type { Target } from "./target.js";
 
 export type Method = "trellis" | "meta";
 
+/**
+ * Parts of the calibrated trellis method that can be left out, to see what each is worth. `allocation`: bits
+ * where errors cost most; else the same everywhere. `row-weights`: errors moved to rows where they cost little.
+ * `embedding-directions`: the embedding coded for looking up too, not for the head alone. `correction`: targets
+ * corrected for what coding has done to a matrix's input. `feedback`: of rounding errors to later columns.
+ */
+export const PARTS = ["allocation", "row-weights", "embedding-directions", "correction", "feedback"] as const;
+export type Part = (typeof PARTS)[number];
+
 export interface CompressOptions {
   /** A Hugging Face folder, a .gguf file or a llama2.c .bin file. */
   readonly source: string;
@@ -28,6 +37,8 @@ export interface CompressOptions {
   readonly seed?: number | undefined;
   /** Threads. Default: the cores, at most 8. The result does not depend on it. */
   readonly threads?: number | undefined;
+  /** Parts of the method to leave out. Default: none. */
+  readonly without?: readonly Part[] | undefined;
   /** Go on with an interrupted run of the same source and options. */
   readonly resume?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -44,6 +55,8 @@ export interface ResultOptions {
   readonly calibrationTokens: number;
   readonly calibrationContext: number;
   readonly seed: number;
+  /** In the order of `PARTS`. */
+  readonly without: readonly Part[];
 }
 
 /**
@@ -66,6 +79,7 @@ export function resolveOptions(
     method = "trellis",
     calibrationContext = Math.min(512, contextLength),
     seed = 0,
+    without = [],
   } = options;
   const room = Math.floor(STREAM_BYTES / (STREAM_FLOATS * 4 * hiddenSize));
   const { calibrationTokens = Math.max(calibrationContext, Math.min(DEFAULT_TOKENS, room)) } = options;
@@ -74,5 +88,10 @@ export function resolveOptions(
   checkWhole("seed", seed, 0, 2 ** 32 - 1);
   checkWhole("calibration context", calibrationContext, 16, contextLength);
   checkWhole("calibration tokens", calibrationTokens, calibrationContext, 2 ** 24);
-  return { target, method, calibrationTokens, calibrationContext, seed };
+  for (const part of without)
+    if (!PARTS.includes(part)) throw new UsageError(`there is no part ${part}: ${PARTS.join(", ")}`);
+  if (without.length > 0 && (method !== "trellis" || !options.calibration?.length))
+    throw new UsageError("parts can be left out only of method trellis with calibration text");
+  const parts = PARTS.filter((part) => without.includes(part));
+  return { target, method, calibrationTokens, calibrationContext, seed, without: parts };
 }

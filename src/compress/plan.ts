@@ -61,6 +61,8 @@ export interface PlanOptions<Code> {
   readonly layers: number;
   /** Measured costs of all matrices. Default: the fixed table of this file alone. */
   readonly sensitivities?: Sensitivities | undefined;
+  /** Take errors of all weights as equally costly, whatever was measured. Default false. */
+  readonly uniform?: boolean | undefined;
 }
 
 /** What errors of one matrix cost, in nats a token. */
@@ -85,7 +87,7 @@ const MINIMUM_TIER_ROWS = 512;
 
 /** Throws InputError when even the lowest rates exceed the budget. */
 export function planCompression<Code>(options: PlanOptions<Code>): CompressionPlan<Code> {
-  const { matrices, plain, order, budget, rates, layers, sensitivities } = options;
+  const { matrices, plain, order, budget, rates, layers, sensitivities, uniform } = options;
   const units = matrices.flatMap((matrix) => tiersOf(matrix).map((tier) => ({ matrix, ...tier })));
   const names = (unit: (typeof units)[number], rate: Rate<Code>) => {
     const rows = unit.rows[1] - unit.rows[0];
@@ -119,11 +121,12 @@ export function planCompression<Code>(options: PlanOptions<Code>): CompressionPl
   );
   const assumed = units.map(
     ({ matrix, rows, importance }) =>
-      importanceOf(matrix, importance, layers) * (rows[1] - rows[0]) * matrix.columns,
+      (uniform ? 1 : importanceOf(matrix, importance, layers)) * (rows[1] - rows[0]) * matrix.columns,
   );
-  const weights = sensitivities
+  const measured = uniform ? undefined : sensitivities;
+  const weights = measured
     ? temper(
-        units.map(({ matrix, part }) => sensitivities[matrix.name].tiers[part ?? 0]),
+        units.map(({ matrix, part }) => measured[matrix.name].tiers[part ?? 0]),
         assumed,
         units.map(({ matrix }) => matrix.layer !== null),
       )

@@ -32,6 +32,7 @@ export function planFor<Code>(
     rates: (rows, columns) => codec.rates(rows, columns),
     layers: checkpoint.config.layers,
     sensitivities,
+    uniform: result.without.includes("allocation"),
   });
 }
 

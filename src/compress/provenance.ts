@@ -24,6 +24,7 @@ export async function describe(
       seed: result.seed,
       arithmetic,
       ...(checkpoint.adapter && { adapter: checkpoint.adapter }),
+      ...(result.without.length > 0 && { without: [...result.without] }),
       ...(files.length > 0 && {
         calibrationTokens: result.calibrationTokens,
         calibrationContext: result.calibrationContext,

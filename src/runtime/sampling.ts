@@ -48,9 +48,6 @@ export class Sampler {
   readonly #seen = new Set<number>();
   /** How often each token was chosen. */
   readonly #chosen = new Map<number, number>();
-  /** exp of the logits of the last draw, kept to spare an allocation a token. */
-  #weights = new Float64Array(0);
-  #everyId = new Int32Array(0);
 
   /** UsageError for a value out of range. */
   constructor(options: SamplingOptions = {}) {
@@ -97,17 +94,14 @@ export class Sampler {
   #draw(logits: Float32Array, best: number): number {
     const { temperature, topK, topP, minP } = this.#options;
     const count = logits.length;
-    if (this.#weights.length !== count) {
-      this.#weights = new Float64Array(count);
-      this.#everyId = Int32Array.from(logits.keys());
-    }
-    const weights = this.#weights;
-    let total = 0;
-    for (let id = 0; id < count; id++)
-      total += weights[id] = expNonPositive((logits[id] - best) / temperature);
     const restricted = (topK > 0 && topK < count) || topP < 1 || minP > 0;
-    if (!restricted) return pick(weights, this.#random() * total);
-    let ids: ArrayLike<number> = this.#everyId;
+    if (!restricted) return drawFromAll(logits, best, temperature, this.#random());
+    if (weights.length !== count) {
+      weights = new Float64Array(count);
+      everyId = Int32Array.from(logits.keys());
+    }
+    for (let id = 0; id < count; id++) weights[id] = expNonPositive((logits[id] - best) / temperature);
+    let ids: ArrayLike<number> = everyId;
     if (topK > 0 && topK < count) ids = topIds(logits, topK);
     if (topP < 1) ids = nucleus(ids, logits, weights, topP);
     // The largest weight is 1, so min-p compares with the weights themselves.
@@ -125,17 +119,55 @@ export class Sampler {
   }
 }
 
-/** The first id at which the weights add up to more than `mass`, or the last one with a weight. */
-function pick(weights: Float64Array, mass: number): number {
-  let rest = mass;
+/**
+ * What a draw works in, kept to spare an allocation a token. One for all samplers: sequences that are drawn in
+ * turn would push each other's weights, 8 bytes an id, out of the cache.
+ */
+let weights = new Float64Array(0);
+let everyId = new Int32Array(0);
+
+const BLOCK = 256;
+/** Weight of each block of ids: a draw's, too. */
+let blocks = new Float64Array(0);
+
+/**
+ * The id on which `share` (0 ... 1) of the weight of all ids falls, exp((logit - best) / temperature) each. Weights
+ * are summed by blocks and computed again in the block that is hit.
+ */
+function drawFromAll(logits: Float32Array, best: number, temperature: number, share: number): number {
+  const count = logits.length;
+  const used = Math.ceil(count / BLOCK);
+  if (blocks.length < used) blocks = new Float64Array(used);
+  // Finite for the least temperature too: 0 times it must be 0.
+  const perDegree = Math.min(1 / temperature, Number.MAX_VALUE);
+  let total = 0;
+  for (let block = 0; block < used; block++) {
+    const end = Math.min(count, (block + 1) * BLOCK);
+    let sum = 0;
+    for (let id = block * BLOCK; id < end; id++) sum += expNonPositive((logits[id] - best) * perDegree);
+    blocks[block] = sum;
+    total += sum;
+  }
+  let rest = share * total;
+  let block = 0;
+  // Rounding may leave a little: the last block with any weight has it.
   let last = 0;
-  for (let id = 0; id < weights.length; id++) {
-    if (weights[id] === 0) continue;
-    last = id;
-    rest -= weights[id];
+  for (; block < used; block++) {
+    if (blocks[block] === 0) continue;
+    last = block;
+    if (rest < blocks[block]) break;
+    rest -= blocks[block];
+  }
+  const end = Math.min(count, (last + 1) * BLOCK);
+  let chosen = last * BLOCK;
+  for (let id = last * BLOCK; id < end; id++) {
+    const weight = expNonPositive((logits[id] - best) * perDegree);
+    if (weight === 0) continue;
+    chosen = id;
+    rest -= weight;
     if (rest < 0) break;
   }
-  return last;
+  return chosen;
 }
 
 /** The fewest of `ids`, most likely first, whose weights reach the share `topP` of the weight of all of them. */
@@ -173,13 +205,18 @@ function argmax(values: Float32Array): number {
 /** The same, or null where one of the values is not a finite number. */
 function argmaxFinite(values: Float32Array): number | null {
   let best = 0;
+  let top = values[0];
+  // NaN as soon as a value is NaN or infinite.
+  let sum = 0;
   for (let i = 0; i < values.length; i++) {
     const value = values[i];
-    // NaN for NaN and infinities.
-    if (value - value !== 0) return null;
-    if (value > values[best]) best = i;
+    sum += value - value;
+    if (value > top) {
+      top = value;
+      best = i;
+    }
   }
-  return best;
+  return sum === 0 ? best : null;
 }
 
 /** Natural log of softmax(logits)[id], summed in double precision. */

@@ -5,6 +5,8 @@ import {
   compress,
   dryRun,
   type Method,
+  PARTS,
+  type Part,
   parseBits,
   parseTarget,
 } from "../../compress/index.js";
@@ -27,6 +29,7 @@ import { planLines } from "../plan-table.js";
 interface Options {
   out?: string;
   adapter?: string;
+  without?: Part[];
   target?: string;
   bits?: string;
   divergence?: number;
@@ -75,6 +78,11 @@ export function registerCompress(program: Command): void {
     )
     .option("--time-budget <time>", "of the tuning of --recipe best: 90s, 45m or 2h (default: 1h)", duration)
     .option("--adapter <dir>", "a LoRA adapter in PEFT's form to merge into the weights first")
+    .addOption(
+      new Option("--without <part...>", "leave parts of the method out, to see what each is worth").choices(
+        PARTS,
+      ),
+    )
     .option("--seed <number>", "seed of everything random", seed, 0)
     .option(
       "--workers <number>",
@@ -97,6 +105,7 @@ export function registerCompress(program: Command): void {
     const common = {
       source,
       adapter: options.adapter,
+      without: options.without,
       target: options.bits !== undefined ? parseBits(options.bits) : parseTarget(options.target ?? "10x"),
       method: options.method,
       calibration: options.calibration,
