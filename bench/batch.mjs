@@ -20,7 +20,7 @@ const STEPS = Number(options.steps);
 const [folder] = positionals;
 const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
 
-const model = await loadModel(folder, { threads: Number(options.threads) });
+const model = await loadModel(folder, { threads: Number(options.threads), joinVectors: true });
 const { vocabularySize } = model.config;
 const random = new Random(0);
 const ids = (count) => Int32Array.from({ length: count }, () => random.below(vocabularySize));

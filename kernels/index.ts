@@ -17,6 +17,6 @@ export * from "./training";
 export * from "./trellis";
 export { trellisLanes } from "./trellis-lanes";
 export * from "./trellis-lookup";
-export { shortRows, trellisExpandShort, trellisMatmulShort } from "./trellis-short";
+export { multiplyShort, shortRows, trellisExpandShort, trellisMatmulShort } from "./trellis-short";
 export * from "./trellis-token";
 export * from "./measure";

@@ -91,7 +91,8 @@ export function shortRows(
 
 /**
  * `trellisMatmul` of all rows, of inputs as `shortRows` makes them, `xStride` bytes apart, `block` columns (of 8) to a
- * sum. Threads take a tile at a time from `counter`, 0 at first.
+ * sum. Threads take a tile at a time from `counter`, 0 at first. `wide`: 16 columns at a time, for an engine that makes
+ * one instruction of two; sums of whole numbers are the same.
  */
 export function trellisMatmulShort(
   codes: usize,
@@ -106,6 +107,7 @@ export function trellisMatmulShort(
   xStride: usize,
   units: usize,
   block: i32,
+  wide: bool,
   y: usize,
   tokens: i32,
   tile: usize,
@@ -124,7 +126,9 @@ export function trellisMatmulShort(
       const octets = (min(block, columns - k) + 7) >> 3;
       const xk = x + i16Bytes(k);
       const wk = tile + i16Bytes(k);
-      multiplyShort(xk, xStride, units, wk, tileStride, products, stride, tokens, octets, count, k > 0);
+      // What decoding worked in is free by then.
+      const sums = wide ? scratch : 0;
+      multiplyShort(xk, xStride, units, wk, tileStride, products, stride, tokens, octets, count, k > 0, sums);
     }
     for (let t = 0; t < tokens; t++)
       scatter(
@@ -137,8 +141,11 @@ export function trellisMatmulShort(
   }
 }
 
-/** y [tokens, outputs] (+)= units x wᵀ, `octets` times eight columns; outputs even. */
-function multiplyShort(
+/**
+ * y [tokens, outputs] (+)= units x wᵀ, `octets` times eight columns; outputs even. `sums`: 256 bytes to do it 16 columns
+ * at a time, what is beyond the last octet being zero in x; or 0.
+ */
+export function multiplyShort(
   x: usize,
   xStride: usize,
   units: usize,
@@ -150,13 +157,18 @@ function multiplyShort(
   octets: i32,
   outputs: i32,
   accumulate: bool,
+  sums: usize,
 ): void {
   let t = 0;
   for (; t <= tokens - 4; t += 4) {
     const xt = x + <usize>t * xStride;
     const yt = y + <usize>t * yStride;
-    for (let o = 0; o < outputs; o += 2)
-      tile4x2(xt, xStride, units, w + <usize>o * wStride, wStride, yt + f32Bytes(o), yStride, octets, accumulate);
+    for (let o = 0; o < outputs; o += 2) {
+      const wo = w + <usize>o * wStride;
+      const yo = yt + f32Bytes(o);
+      if (sums) wideTile4x2(xt, xStride, units, wo, wStride, yo, yStride, (octets + 1) >> 1, accumulate, sums);
+      else tile4x2(xt, xStride, units, wo, wStride, yo, yStride, octets, accumulate);
+    }
     units += 16;
   }
   for (; t < tokens; t++, units += 4) {
@@ -213,10 +225,115 @@ function tile4x2(
     w += 16;
     w1 += 16;
   }
+  put4x2(units, y, ys, sums4(a0, b0, a1, b1), sums4(a2, b2, a3, b3), accumulate);
+}
+
+/** Sums of two outputs each for tokens 0, 1 and for 2, 3, times the tokens' units. */
+// @ts-ignore: decorator
+@inline
+function put4x2(units: usize, y: usize, ys: usize, first: v128, second: v128, accumulate: bool): void {
   const unit4 = v128.load(units);
-  putPairs(y, ys, f32x4.mul(sums4(a0, b0, a1, b1), v128.shuffle<f32>(unit4, unit4, 0, 0, 1, 1)), accumulate);
-  y += 2 * ys;
-  putPairs(y, ys, f32x4.mul(sums4(a2, b2, a3, b3), v128.shuffle<f32>(unit4, unit4, 2, 2, 3, 3)), accumulate);
+  putPairs(y, ys, f32x4.mul(first, v128.shuffle<f32>(unit4, unit4, 0, 0, 1, 1)), accumulate);
+  putPairs(y + 2 * ys, ys, f32x4.mul(second, v128.shuffle<f32>(unit4, unit4, 2, 2, 3, 3)), accumulate);
+}
+
+/**
+ * `tile4x2` of 16 columns at a time: neighbours in memory are summed in neighbouring vectors, and stored side by side
+ * at the end, which is what V8 joins (kernels/gram.ts).
+ */
+function wideTile4x2(
+  x: usize,
+  xs: usize,
+  units: usize,
+  w: usize,
+  ws: usize,
+  y: usize,
+  ys: usize,
+  pairs: i32,
+  accumulate: bool,
+  sums: usize,
+): void {
+  let x1 = x + xs,
+    x2 = x1 + xs,
+    x3 = x2 + xs,
+    w1 = w + ws;
+  const zero = i32x4.splat(0);
+  let a0 = zero,
+    a1 = zero,
+    a2 = zero,
+    a3 = zero,
+    b0 = zero,
+    b1 = zero,
+    b2 = zero,
+    b3 = zero,
+    c0 = zero,
+    c1 = zero,
+    c2 = zero,
+    c3 = zero,
+    d0 = zero,
+    d1 = zero,
+    d2 = zero,
+    d3 = zero;
+  for (; pairs > 0; pairs--) {
+    const u = v128.load(w);
+    const v = v128.load(w, 16);
+    const u1 = v128.load(w1);
+    const v1 = v128.load(w1, 16);
+    let s = v128.load(x);
+    let t = v128.load(x, 16);
+    a0 = i32x4.add(a0, i32x4.dot_i16x8_s(u, s));
+    b0 = i32x4.add(b0, i32x4.dot_i16x8_s(v, t));
+    c0 = i32x4.add(c0, i32x4.dot_i16x8_s(u1, s));
+    d0 = i32x4.add(d0, i32x4.dot_i16x8_s(v1, t));
+    s = v128.load(x1);
+    t = v128.load(x1, 16);
+    a1 = i32x4.add(a1, i32x4.dot_i16x8_s(u, s));
+    b1 = i32x4.add(b1, i32x4.dot_i16x8_s(v, t));
+    c1 = i32x4.add(c1, i32x4.dot_i16x8_s(u1, s));
+    d1 = i32x4.add(d1, i32x4.dot_i16x8_s(v1, t));
+    s = v128.load(x2);
+    t = v128.load(x2, 16);
+    a2 = i32x4.add(a2, i32x4.dot_i16x8_s(u, s));
+    b2 = i32x4.add(b2, i32x4.dot_i16x8_s(v, t));
+    c2 = i32x4.add(c2, i32x4.dot_i16x8_s(u1, s));
+    d2 = i32x4.add(d2, i32x4.dot_i16x8_s(v1, t));
+    s = v128.load(x3);
+    t = v128.load(x3, 16);
+    a3 = i32x4.add(a3, i32x4.dot_i16x8_s(u, s));
+    b3 = i32x4.add(b3, i32x4.dot_i16x8_s(v, t));
+    c3 = i32x4.add(c3, i32x4.dot_i16x8_s(u1, s));
+    d3 = i32x4.add(d3, i32x4.dot_i16x8_s(v1, t));
+    x += 32;
+    x1 += 32;
+    x2 += 32;
+    x3 += 32;
+    w += 32;
+    w1 += 32;
+  }
+  putNeighbours(sums, a0, b0);
+  putNeighbours(sums + 32, c0, d0);
+  putNeighbours(sums + 64, a1, b1);
+  putNeighbours(sums + 96, c1, d1);
+  putNeighbours(sums + 128, a2, b2);
+  putNeighbours(sums + 160, c2, d2);
+  putNeighbours(sums + 192, a3, b3);
+  putNeighbours(sums + 224, c3, d3);
+  const first = sums4(halves(sums), halves(sums + 32), halves(sums + 64), halves(sums + 96));
+  const second = sums4(halves(sums + 128), halves(sums + 160), halves(sums + 192), halves(sums + 224));
+  put4x2(units, y, ys, first, second, accumulate);
+}
+
+// @ts-ignore: decorator
+@inline
+function putNeighbours(p: usize, low: v128, high: v128): void {
+  v128.store(p, low);
+  v128.store(p, high, 16);
+}
+
+// @ts-ignore: decorator
+@inline
+function halves(p: usize): v128 {
+  return i32x4.add(v128.load(p), v128.load(p, 16));
 }
 
 function tile1x2(

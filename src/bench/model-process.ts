@@ -74,7 +74,7 @@ async function load(): Promise<LoadFigures> {
   const read = await timed(0, () => hashAll(files.all));
   let model: LoadedModel | undefined;
   const opened = await timed(0, async () => {
-    model = await loadModel(options.model, { threads: options.threads });
+    model = await loadModel(options.model, { threads: options.threads, joinVectors: true });
   });
   const { contextLength, threads } = model!;
   const capacity = Math.min(contextLength, Math.max(options.promptTokens, DECODE_FROM + options.newTokens));

@@ -33,6 +33,7 @@ export function registerChat(program: Command): void {
         adapter,
         threads,
         kvCache,
+        joinVectors: true,
         context: flags.context,
         signal,
         onProgress,

@@ -26,6 +26,7 @@ export function registerGenerate(program: Command): void {
         adapter,
         threads,
         kvCache,
+        joinVectors: true,
         context: contextLength,
         signal,
         onProgress,

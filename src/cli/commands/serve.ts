@@ -43,7 +43,13 @@ export function registerServe(program: Command): void {
     async (context, [source], flags) => {
       const { host, cors, parallel, queue, timeout, threads } = flags;
       const { signal, onProgress } = context;
-      const model = await loadModel(source, { threads, context: flags.context, signal, onProgress });
+      const model = await loadModel(source, {
+        threads,
+        context: flags.context,
+        joinVectors: true,
+        signal,
+        onProgress,
+      });
       try {
         const size = await inspectModel(source);
         const server = await createServer({

@@ -27,6 +27,8 @@ export interface WasmRuntimeOptions {
   readonly arithmetic?: Exclude<Arithmetic, "wide"> | undefined;
   /** Makes fused arithmetic wide: for an engine that joins vectors. Default false. */
   readonly wide?: boolean | undefined;
+  /** Products of whole numbers in tiles for an engine that joins vectors; the same numbers. Default: as `wide`. */
+  readonly joined?: boolean | undefined;
 }
 
 /**
@@ -55,6 +57,9 @@ interface WorkerSlot {
 export class WasmRuntime {
   /** Threads that `parallel` splits over; 1 where memory cannot be shared. */
   readonly threads: number;
+  readonly arithmetic: Arithmetic;
+  /** Whether products of whole numbers are laid out for an engine that joins vectors. */
+  readonly joined: boolean;
   /** The kernels on this thread. */
   readonly exports: Kernels;
   readonly memory: WebAssembly.Memory;
@@ -82,8 +87,10 @@ export class WasmRuntime {
     const shared = platform.canShare;
     const { module, fused } = await loadKernels(shared, options.arithmetic);
     const arithmetic = fused ? (options.wide ? "wide" : "fused") : "plain";
+    const joined = options.joined ?? options.wide ?? false;
     const memory = createMemory(maximumPages, shared);
-    const runtime = new WasmRuntime(module, arithmetic, memory, maximumPages * PAGE, shared ? threads : 1);
+    const kind = { arithmetic, joined } as const;
+    const runtime = new WasmRuntime(module, kind, memory, maximumPages * PAGE, shared ? threads : 1);
     try {
       await Promise.all(Array.from({ length: runtime.threads - 1 }, () => runtime.#startWorker()));
     } catch (error) {
@@ -95,12 +102,14 @@ export class WasmRuntime {
 
   private constructor(
     module: WebAssembly.Module,
-    readonly arithmetic: Arithmetic,
+    { arithmetic, joined }: Pick<WasmRuntime, "arithmetic" | "joined">,
     memory: WebAssembly.Memory,
     maximumBytes: number,
     threads: number,
   ) {
     this.threads = threads;
+    this.arithmetic = arithmetic;
+    this.joined = joined;
     this.memory = memory;
     this.#module = module;
     this.#maximumBytes = maximumBytes;

@@ -4,7 +4,7 @@ import { trellisShape } from "../checks.js";
 import { LANES } from "../trellis-lanes.js";
 import type { WasmBackend } from "./backend.js";
 import { addressOf } from "./buffers.js";
-import { PLAN_ENTRY_BYTES, rowsOfTile, SCRATCH_BYTES } from "./trellis.js";
+import { PLAN_ENTRY_BYTES, rowsOfTile } from "./trellis.js";
 import { runSplit, threadsFor } from "./work.js";
 import type { WorkingArea } from "./working-area.js";
 
@@ -15,6 +15,8 @@ const BLOCK = 1536;
 /** |w . x| is at most |w| |x|, and this; a little less than 2^31 for what rounding adds. */
 const SUM_LARGEST = 2 ** 30.9;
 
+/** What decoding a tile works in, and then a tile of products. */
+const SCRATCH_BYTES = 256;
 const LINE = 64;
 
 const lines = (bytes: number) => Math.ceil(bytes / LINE) * LINE;
@@ -69,7 +71,8 @@ export function shortProducts(
     ...[first, end],
   ]);
   const coded = [address(weight.codes), steps, columns, plan, widths.length, address(weight.rowAt)];
-  const shared = [...coded, address(weight.scales), rows, input, stride, units, BLOCK, address(y), tokens];
+  const inputs = [input, stride, units, BLOCK, runtime.joined ? 1 : 0];
+  const shared = [...coded, address(weight.scales), rows, ...inputs, address(y), tokens];
   runtime.i32(counter, 1)[0] = 0;
   runtime.parallel(
     "trellisMatmulShort",

@@ -34,22 +34,55 @@ for (const [tokens, m, n] of [
   });
 }
 
-test("the check passes here, and not where a wide sum is another", { skip }, () => {
-  assert.ok(joinsExactly(wide.runtime));
-  const { exports } = wide.runtime;
-  const wrong = (...args: number[]) => {
-    const result = exports["multiplyPanels"](...args);
-    const joined = args[7] === 1;
-    if (joined) wide.runtime.f32(args[2], 1)[0] += 1e-6;
-    return result;
-  };
-  const runtime = Object.create(wide.runtime, { exports: { value: { ...exports, multiplyPanels: wrong } } });
-  for (const name of ["allocate", "free", "f32", "i32"])
-    Object.defineProperty(runtime, name, {
-      value: (...args: number[]) => Reflect.apply(Reflect.get(wide.runtime, name), wide.runtime, args),
-    });
-  assert.ok(!joinsExactly(runtime));
-});
+for (const [tokens, columns, outputs] of [
+  [4, 8, 2],
+  [6, 40, 18],
+  [9, 576, 34],
+])
+  test(`whole numbers: ${tokens} tokens by ${outputs} rows of ${columns} are the same bits`, () => {
+    const { runtime } = wasm[0];
+    // What is beyond the last column is zero on one side, whatever it is on the other.
+    const stride = 2 * columns + 32;
+    const bytes = (rows: number) => rows * stride;
+    const area = runtime.allocate(bytes(tokens) + bytes(outputs) + 4 * tokens * (1 + 2 * outputs) + 256);
+    const [w, units] = [area + bytes(tokens), area + bytes(tokens) + bytes(outputs)];
+    const results = [0, 1].map((i) => units + 4 * tokens * (1 + i * outputs));
+    const scratch = results[1] + 4 * tokens * outputs;
+    const shorts = (pointer: number, count: number, seed: number) =>
+      new Int16Array(runtime.memory.buffer, pointer, count).set(numbers(count, seed).map((x) => 2047 * x));
+    shorts(area, bytes(tokens) / 2, 1);
+    for (let t = 0; t < tokens; t++)
+      new Int16Array(runtime.memory.buffer, area + t * stride + 2 * columns, 16).fill(0);
+    shorts(w, bytes(outputs) / 2, 2);
+    runtime.f32(units, tokens).set(numbers(tokens, 3));
+    for (const accumulate of [0, 1])
+      for (const [i, sums] of [0, scratch].entries()) {
+        const result = [results[i], 4 * outputs, tokens, columns / 8, outputs, accumulate, sums];
+        runtime.exports["multiplyShort"](area, stride, units, w, stride, ...result);
+      }
+    const [narrow, wide] = results.map((pointer) => runtime.f32(pointer, tokens * outputs).slice());
+    assert.ok(narrow.every((x) => x !== 0));
+    assert.deepEqual(wide, narrow);
+    runtime.free(area);
+  });
+
+for (const kernel of ["multiplyPanels", "multiplyShort"])
+  test(`the check passes here, and not where a wide sum of ${kernel} is another`, { skip }, () => {
+    assert.ok(joinsExactly(wide.runtime));
+    const { exports } = wide.runtime;
+    const wrong = (...args: number[]) => {
+      const result = exports[kernel](...args);
+      const [joined, to] = kernel === "multiplyPanels" ? [args[7], args[2]] : [args[11], args[5]];
+      if (joined) wide.runtime.f32(to, 1)[0] = 1.5;
+      return result;
+    };
+    const runtime = Object.create(wide.runtime, { exports: { value: { ...exports, [kernel]: wrong } } });
+    for (const name of ["allocate", "free", "f32", "i32"])
+      Object.defineProperty(runtime, name, {
+        value: (...args: number[]) => Reflect.apply(Reflect.get(wide.runtime, name), wide.runtime, args),
+      });
+    assert.ok(!joinsExactly(runtime));
+  });
 
 test("training is wide where the engine joins vectors, and fused elsewhere", { skip }, async () => {
   const backend = await createTrainingBackend({ threads: 1 });
