@@ -1,10 +1,11 @@
 // One token through coded matrices that share their input: the input is made (norm or activation) and rotated,
-// its products with the 16 vectors of A and of B become tables of 14-bit numbers for each column group, and 16
+// its products with the 16 vectors of A and of B become tables of 13-bit numbers for each column group, and 16
 // rows add one of each with four shuffles. No multiplication for a weight, and a step costs the same for groups
 // of 4 columns as of 1, so speed follows bits. Sums are whole numbers: the same for any number of threads.
 //
-// The six high bits of four numbers are added in a byte, exactly; the eight low bits are averaged, which rounds.
-// Relative error of y 0.05 % for Gaussian x (docs/performance.md).
+// The five high bits of eight numbers are added in a byte, exactly; the eight low bits are averaged, which rounds. So
+// only every second pair of groups is added to sums of 16 bits, which takes six instructions beside a pair's 33.
+// Relative error of y 0.1 % for Gaussian x (docs/performance.md).
 
 import { rmsNorm, siluMultiply } from "./elementwise";
 import { rotate } from "./rotate";
@@ -13,15 +14,19 @@ import { f32Bytes } from "./vector";
 
 /** Steps (16 rows each) whose sums stay in L1 while all groups pass. */
 const TILE: i32 = 128;
+/** Pairs that are added up in bytes first. */
+const PAIRS_IN_BYTES: i32 = 2;
 /** Pairs whose bytes add up in 16 bits. */
-const PAIRS_AT_ONCE: i32 = 256;
+const PAIRS_AT_ONCE: i32 = 256 * PAIRS_IN_BYTES;
 /** Bytes of the tables of a pair: low and high bytes of A, of B, then of the second group's. */
 const PAIR_BYTES: usize = 128;
 /** Bytes of sums of a step while pairs are added: low, odd low, high, odd high. */
 const ACC_BYTES: usize = 64;
-/** Numbers of the tables are from -LARGEST to LARGEST, stored with OFFSET added: below 2^14 and no carry to 64. */
-const LARGEST: i32 = 8127;
-const OFFSET: i32 = 8192;
+/** Bytes of a step that pass from one pair to the next: low, high. */
+const KEPT_BYTES: usize = 32;
+/** Numbers of the tables are from -LARGEST to LARGEST, stored with OFFSET added: below 2^13 and no carry to 32. */
+const LARGEST: i32 = 4079;
+const OFFSET: i32 = 4096;
 
 // How the input is made from x (src/compute/wasm/token-products.ts).
 const NORMALISE: i32 = 1;
@@ -29,7 +34,7 @@ const ACTIVATE: i32 = 2;
 
 // 15 in every byte, OFFSET and 255 in every 16 bits; in memory because of V8 (see exp.ts).
 const BYTES: usize = memory.data<u16>([
-  0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 8192, 8192, 8192, 8192, 8192, 8192, 8192, 8192,
+  0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096,
   255, 255, 255, 255, 255, 255, 255, 255,
 ]);
 
@@ -59,7 +64,7 @@ const PLAN_ENTRY: usize = 12;
 /**
  * All `count` products for this thread's share of the rows. kind 0: the input is x; 1: its RMSNorm with weights
  * `other`; 2: silu(x) * other. `scratch`, this thread's own: 14 bytes a column and 128, 256 bytes for each of
- * `pairs` (the most of any product), 16 KiB.
+ * `pairs` (the most of any product), 20 KiB.
  */
 export function tokenProducts(
   kind: i32,
@@ -79,7 +84,7 @@ export function tokenProducts(
 ): void {
   const sums = scratch;
   const acc = sums + 64 * TILE;
-  const tables = acc + ACC_BYTES * TILE;
+  const tables = acc + (ACC_BYTES + KEPT_BYTES) * TILE;
   const wide = tables + <usize>pairs * PAIR_BYTES;
   const made = wide + <usize>pairs * 128;
   const rotated = made + f32Bytes(columns);
@@ -226,11 +231,22 @@ function multiply(product: Product, first: i32, size: i32, tables: usize, acc: u
   let position = 0;
   for (let pair = 0; pair < pairs; pair += PAIRS_AT_ONCE) {
     const count = min(PAIRS_AT_ONCE, pairs - pair);
+    if (count & 1) keepMissing(size, acc + ACC_BYTES * TILE);
     if (patternLength == 1) addUniform(stream, length, size, count, tables, product.plan, acc);
     else position = addMixed(stream, length, size, count, tables, product.plan, patternLength, position, acc);
     stream += <usize>count * length;
     tables += <usize>count * PAIR_BYTES;
     widen(acc, size, sums);
+  }
+}
+
+/** Of an odd number of pairs the first is the second of two: the other's numbers are all 0, stored as OFFSET. */
+function keepMissing(size: i32, kept: usize): void {
+  const low = i8x16.splat(<i8>(OFFSET & 255));
+  const high = i8x16.splat(<i8>(4 * (OFFSET >> 8)));
+  for (; size > 0; size--, kept += KEPT_BYTES) {
+    v128.store(kept, low);
+    v128.store(kept, high, 16);
   }
 }
 
@@ -247,8 +263,12 @@ function addUniform(
   const s1 = v128.load(maps);
   const s2 = v128.load(maps, 16);
   const mask = v128.load(BYTES);
-  for (; count > 0; count--, stream += length, tables += PAIR_BYTES)
-    addPair(stream, size, tables, s1, s2, s1, s2, mask, acc);
+  for (; count > 0; count--) {
+    if (count & 1) addPair(stream, size, tables, s1, s2, s1, s2, mask, acc, true);
+    else addPair(stream, size, tables, s1, s2, s1, s2, mask, acc, false);
+    stream += length;
+    tables += PAIR_BYTES;
+  }
 }
 
 function addMixed(
@@ -263,21 +283,27 @@ function addMixed(
   acc: usize,
 ): i32 {
   const mask = v128.load(BYTES);
-  for (; count > 0; count--, stream += length, tables += PAIR_BYTES) {
+  for (; count > 0; count--) {
     const maps = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
     if (++position == patternLength) position = 0;
     const others = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
     if (++position == patternLength) position = 0;
     const s1 = v128.load(maps);
     const s2 = v128.load(maps, 16);
-    addPair(stream, size, tables, s1, s2, v128.load(others), v128.load(others, 16), mask, acc);
+    const t1 = v128.load(others);
+    const t2 = v128.load(others, 16);
+    if (count & 1) addPair(stream, size, tables, s1, s2, t1, t2, mask, acc, true);
+    else addPair(stream, size, tables, s1, s2, t1, t2, mask, acc, false);
+    stream += length;
+    tables += PAIR_BYTES;
   }
   return position;
 }
 
 /**
- * Adds the look-ups of a pair to acc: for low and high bytes the sums of raw 16-bit words (two rows each), and
- * the sums of their high bytes, the odd rows. A step is about 40 vector instructions for 32 codes.
+ * The look-ups of a pair, first or `second` (a constant) of two. The first hands on what it has in memory, which is
+ * free beside 33 vector instructions for 32 codes, where registers are not. The second adds both to acc: for low and
+ * high bytes the sums of raw 16-bit words (two rows each), and the sums of their high bytes, the odd rows.
  */
 // @ts-ignore: decorator
 @inline
@@ -291,7 +317,9 @@ function addPair(
   t2: v128,
   mask: v128,
   acc: usize,
+  second: bool,
 ): void {
+  let kept = acc + ACC_BYTES * TILE;
   // Tables are left in memory: there are 15 registers, and loads are not what limits this loop.
   const before = v128.load(p - 16);
   let state = stateBytes(p, s1, s2, false, mask);
@@ -318,16 +346,24 @@ function addPair(
       high,
       i8x16.add(lookUp(v128.load(tables, 80), atC), lookUp(v128.load(tables, 112), atD)),
     );
-    v128.store(acc, i16x8.add(v128.load(acc), low));
-    v128.store(acc, i16x8.add(v128.load(acc, 16), i16x8.shr_u(low, 8)), 16);
-    v128.store(acc, i16x8.add(v128.load(acc, 32), high), 32);
-    v128.store(acc, i16x8.add(v128.load(acc, 48), i16x8.shr_u(high, 8)), 48);
+    if (second) {
+      low = i8x16.avgr_u(low, v128.load(kept));
+      high = i8x16.add(high, v128.load(kept, 16));
+      v128.store(acc, i16x8.add(v128.load(acc), low));
+      v128.store(acc, i16x8.add(v128.load(acc, 16), i16x8.shr_u(low, 8)), 16);
+      v128.store(acc, i16x8.add(v128.load(acc, 32), high), 32);
+      v128.store(acc, i16x8.add(v128.load(acc, 48), i16x8.shr_u(high, 8)), 48);
+      acc += ACC_BYTES;
+    } else {
+      v128.store(kept, low);
+      v128.store(kept, high, 16);
+    }
+    kept += KEPT_BYTES;
     p += 16;
-    acc += ACC_BYTES;
   } while (p != end);
 }
 
-/** Adds acc, as 4 low + 256 high, to sums and clears it. */
+/** Adds acc, as 8 low + 256 high, to sums and clears it. */
 function widen(acc: usize, size: i32, sums: usize): void {
   const zero = i16x8.splat(0);
   for (; size > 0; size--, acc += ACC_BYTES, sums += 64) {
@@ -350,14 +386,16 @@ function widen(acc: usize, size: i32, sums: usize): void {
 // @ts-ignore: decorator
 @inline
 function addWide(low: v128, high: v128, sums: usize): void {
-  v128.store(sums, i32x4.add(v128.load(sums), i32x4.add(i32x4.shl(low, 2), i32x4.shl(high, 8))));
+  v128.store(sums, i32x4.add(v128.load(sums), i32x4.add(i32x4.shl(low, 3), i32x4.shl(high, 8))));
 }
 
 /** y[row] = base[row] + (sum - the tables' offsets) unit scales[row]. */
 function finish(product: Product, first: i32, size: i32, sums: usize, unit: f32): void {
   // Sums wrap around at 2^16 groups; what is left without the offsets does not, below 2^17.
-  // Three averages a pair round up by 1/2 each half of the time: by 2 in the unit of a sum, on average.
-  const offsets = i32x4.splat((4 * OFFSET + 2) * product.pairs);
+  // Averages round up by 1/2 half of the time: by 1/4 in each of three turns, which is 6 in the sum of two pairs.
+  const pairs = product.pairs;
+  const all = (pairs + PAIRS_IN_BYTES - 1) & -PAIRS_IN_BYTES;
+  const offsets = i32x4.splat(4 * OFFSET * all + 3 * pairs);
   const units = f32x4.splat(unit);
   let rowAt = product.rowAt + (<usize>first << 6);
   const scales = product.scales;

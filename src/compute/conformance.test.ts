@@ -255,7 +255,7 @@ for (const [rows, columns, widths, interleave, tailBiting] of [
   });
 }
 
-// Tables of 14 bits: an error of about 0.05 % of the sums.
+// Tables of 13 bits: an error of about 0.1 % of the sums.
 for (const [rows, columns, widths, interleave, tailBiting] of [
   [1, 1, [1], 1, false],
   [50, 37, [4], 1, true],
@@ -270,7 +270,7 @@ for (const [rows, columns, widths, interleave, tailBiting] of [
 ] as const) {
   const code = `codes of ${widths.join(",")}, S ${interleave}, ${tailBiting ? "cyclic" : "from 0"}`;
   for (const input of ["plain", "norm", "up"] as const)
-    conforms(`tokenProducts ${rows} x ${columns}, ${code}, ${input} input`, 2e-3, async (b) => {
+    conforms(`tokenProducts ${rows} x ${columns}, ${code}, ${input} input`, 4e-3, async (b) => {
       const x = upload(b, numbers(columns, 31));
       const other = upload(b, numbers(columns, 32));
       const m = oddPart(columns);
