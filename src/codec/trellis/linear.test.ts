@@ -57,7 +57,7 @@ test("forward multiplies by the decoded weights, and adds the bias", async () =>
           for (let c = 0; c < COLUMNS; c++) sum += x[t * COLUMNS + c] * decoded[r * COLUMNS + c];
           return sum;
         });
-        // The sums are of order 10; kernels may use tables of 14 bits.
+        // The sums are of order 10; kernels may use tables of 13 bits.
         assert.ok(largestDifference(y, expected) < 0.05, `${backend.name}: ${name}, ${tokens} tokens`);
       }
       linear.free();
