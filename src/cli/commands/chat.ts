@@ -20,7 +20,7 @@ export function registerChat(program: Command): void {
       "Holds a conversation: a line is a question. /reset forgets it, /system TEXT sets the system message, " +
         "/quit ends; Ctrl-C stops an answer, a second one ends.",
     )
-    .argument("<model>", "Hugging Face folder, .gguf file, PocketLLM folder, or hub id")
+    .argument("<model>", "Hugging Face folder, .gguf file, llama2.c .bin file or PocketLLM folder")
     .option("--system <text>", "the system message (default: the chat template's own)");
   addGenerationOptions(command, 512);
   defineCommand<Flags>(

@@ -13,7 +13,7 @@ export function registerGenerate(program: Command): void {
   const command = program
     .command("generate")
     .description("Completes a text. The speed of prompt and new tokens is printed on stderr.")
-    .argument("<model>", "Hugging Face folder, .gguf file, PocketLLM folder, or hub id")
+    .argument("<model>", "Hugging Face folder, .gguf file, llama2.c .bin file or PocketLLM folder")
     .requiredOption("--prompt <text>", "the text to continue");
   addGenerationOptions(command, 64);
   defineCommand<Flags>(

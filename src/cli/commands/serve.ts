@@ -26,7 +26,7 @@ export function registerServe(program: Command): void {
       "Serves a model over HTTP, with a chat page at /, as OpenAI's API does: /v1/chat/completions, /v1/completions, /v1/models, and " +
         "/health, /metrics, /openapi.json. Ctrl-C answers what runs, then ends.",
     )
-    .argument("<model>", "Hugging Face folder, .gguf file, PocketLLM folder, or hub id")
+    .argument("<model>", "Hugging Face folder, .gguf file, llama2.c .bin file or PocketLLM folder")
     .option("--host <address>", "0.0.0.0 is reachable from other machines: give a key", "127.0.0.1")
     .option("--port <n>", "0 takes a free one", port, 8080)
     .option("--api-key <key>", "asked of every request (default: $POCKETLLM_API_KEY, or none)")
