@@ -22,7 +22,6 @@ import {
 } from "../transformer/weights.js";
 import type { Coder, MatrixInput } from "./coder.js";
 import { TargetCorrection } from "./correction.js";
-import { type EmbeddingCosts, tierHessian } from "./embedding-costs.js";
 import { SITES } from "./matrices.js";
 import type { Part } from "./options.js";
 import type { CompressionPlan, PlannedMatrix } from "./plan.js";
@@ -43,8 +42,6 @@ export interface CalibratedOptions<Code> {
   readonly checkpoint: Checkpoint;
   readonly plan: CompressionPlan<Code>;
   readonly coder: Coder<Code>;
-  /** Default: the embedding is coded as the head alone needs it. */
-  readonly embeddingCosts?: EmbeddingCosts | undefined;
   /** Parts of the method to leave out: `correction` is seen to here. */
   readonly without?: readonly Part[] | undefined;
   readonly windows: readonly Int32Array[];
@@ -82,9 +79,12 @@ class CalibratedRun<Code> {
     const embedding = this.#matrix(EMBEDDING_NAME);
     const original = await this.#dense(EMBEDDING_NAME);
     this.#stream.start(original, original);
+    // Tied: the embedding is the head too, and is coded for the inputs that the head gets.
+    const hessian =
+      config.tiedEmbeddings && !coder.has(embedding) ? await this.#originalHeadHessian() : undefined;
     const codedEmbedding = await coder.code(embedding, async () => ({
       weights: await checkpoint.read(`${EMBEDDING_NAME}.weight`),
-      hessian: await this.#embeddingHessian(),
+      hessian,
       damping: HEAD_DAMPING,
     }));
     const coded = codedLinear(backend, codedEmbedding);
@@ -117,14 +117,6 @@ class CalibratedRun<Code> {
     return new DenseLinear(backend, vocabularySize, hiddenSize, weights);
   }
 
-  /** Tied, the embedding is the head too, and is coded for the inputs that the head gets. */
-  async #embeddingHessian(): Promise<MatrixInput["hessian"]> {
-    const { checkpoint, embeddingCosts } = this.#options;
-    const inputs = checkpoint.config.tiedEmbeddings ? await this.#originalHeadHessian() : undefined;
-    if (embeddingCosts) return (tier) => tierHessian(embeddingCosts, tier, inputs);
-    return inputs && (() => inputs);
-  }
-
   /** The head's Hessian in the original model: one pass through all of its layers. */
   async #originalHeadHessian(): Promise<Float32Array> {
     const { backend, checkpoint, windows, signal, onProgress } = this.#options;
@@ -150,11 +142,11 @@ class CalibratedRun<Code> {
     const { backend, checkpoint, coder, windows } = this.#options;
     const head = this.#matrix(HEAD_NAME);
     const norm = await this.#vector("model.norm.weight");
-    const coded = await coder.code(head, async () => {
-      const hessian = await this.#stream.headHessian("coded", norm, windows.length);
-      const weights = await checkpoint.read(`${HEAD_NAME}.weight`);
-      return { weights, hessian: () => hessian, damping: HEAD_DAMPING };
-    });
+    const coded = await coder.code(head, async () => ({
+      weights: await checkpoint.read(`${HEAD_NAME}.weight`),
+      hessian: await this.#stream.headHessian("coded", norm, windows.length),
+      damping: HEAD_DAMPING,
+    }));
     backend.free(norm);
     return coded;
   }
@@ -224,7 +216,7 @@ class CalibratedRun<Code> {
       for (const { name } of matrices) {
         const original = await checkpoint.read(`${name}.weight`);
         const weights = (await correction?.apply(original)) ?? original;
-        inputs.push({ weights, hessian: () => statistics.hessian });
+        inputs.push({ weights, hessian: statistics.hessian });
       }
       return inputs;
     } finally {

@@ -12,8 +12,7 @@ import type { PlannedMatrix, Sensitivities } from "./plan.js";
 
 export interface MatrixInput {
   readonly weights: Float32Array;
-  /** E[x xᵀ] of the matrix's input, or what else the errors of a tier of rows are to be weighted with. */
-  readonly hessian?: ((tier: number) => Float32Array) | undefined;
+  readonly hessian?: Float32Array | undefined;
   readonly damping?: number | undefined;
 }
 
@@ -76,13 +75,13 @@ export class Coder<Code> {
     const { columns } = matrix;
     const rowCosts = without.includes("row-weights") ? undefined : sensitivities?.[matrix.name].rows;
     const hessian = without.includes("feedback") ? undefined : input.hessian;
-    const jobs = matrix.tiers.map(({ rows: [start, end], rate }, tier) =>
+    const jobs = matrix.tiers.map(({ rows: [start, end], rate }) =>
       codec.encode({
         weights: input.weights.subarray(start * columns, end * columns),
         rows: end - start,
         columns,
         rowCosts: rowCosts && Float32Array.from(rowCosts.slice(start, end)),
-        hessian: hessian?.(tier),
+        hessian,
         damping: input.damping,
         rate,
         seed,

@@ -6,7 +6,6 @@ import { createHash } from "node:crypto";
 import type { JsonValue } from "../codec/coded.js";
 import { createTrainingBackend, type WasmBackend } from "../compute/index.js";
 import { FolderWriter } from "../container/writer.js";
-import { EMBEDDING_NAME } from "../transformer/weights.js";
 import { codeCalibrated } from "./calibrated.js";
 import type { MatrixCodec } from "./codec.js";
 import { Coder } from "./coder.js";
@@ -17,7 +16,7 @@ import { type CompressOptions, resolveOptions } from "./options.js";
 import type { Sensitivities } from "./plan.js";
 import { type Planning, planFor, readCalibration, storedOrder } from "./prepare.js";
 import { describe } from "./provenance.js";
-import { type MeasuredCosts, measureSensitivities } from "./sensitivity.js";
+import { measureSensitivities } from "./sensitivity.js";
 import { trellisCodec } from "./trellis-codec.js";
 
 export interface CompressReport {
@@ -84,8 +83,8 @@ async function runWith<Code>(
       resume: options.resume ?? false,
       fingerprint: createHash("sha256").update(JSON.stringify(provenance)).digest("hex"),
     });
-    const { sensitivities, embedding: embeddingCosts } =
-      windows.length > 0 ? await costsOf(run, backend, writer, windows) : {};
+    const sensitivities =
+      windows.length > 0 ? await sensitivitiesOf(run, backend, writer, windows) : undefined;
     const plan = sensitivities ? planFor(run, codec, sensitivities) : fixedPlan;
     const total = plan.matrices.reduce((sum, { rows, columns }) => sum + rows * columns, 0);
     const coder = new Coder({
@@ -100,8 +99,8 @@ async function runWith<Code>(
     let divergence: number | null = null;
     if (windows.length > 0)
       divergence = await codeCalibrated({
-        ...{ backend, checkpoint, plan, coder, without, windows, heldOut, signal, onProgress },
-        embeddingCosts: without.includes("embedding-directions") ? undefined : embeddingCosts,
+        ...{ backend, checkpoint, plan, coder, without },
+        ...{ windows, heldOut, signal, onProgress },
       });
     else
       await codeWithoutData({ checkpoint, plan, coder, concurrency: codec.concurrent ? backend.threads : 1 });
@@ -134,21 +133,16 @@ async function runWith<Code>(
   }
 }
 
-/**
- * Measured once: an interrupted run finds the sensitivities in the journal. Those of the embedding by direction
- * are too large for it, and needed only until the embedding is coded, which is first: until then all are
- * measured again.
- */
-async function costsOf(
+/** Measured once: an interrupted run finds them in the journal. */
+async function sensitivitiesOf(
   { checkpoint, options: { signal, onProgress }, result: { seed } }: Run,
   backend: WasmBackend,
   writer: FolderWriter,
   windows: readonly Int32Array[],
-): Promise<Partial<MeasuredCosts>> {
-  const kept = writer.getNote(SENSITIVITIES_NOTE) as Sensitivities | null | undefined;
-  if (kept === null) return {};
-  if (kept && writer.has(EMBEDDING_NAME)) return { sensitivities: kept };
+): Promise<Sensitivities | undefined> {
+  const kept = writer.getNote(SENSITIVITIES_NOTE);
+  if (kept !== undefined) return (kept as Sensitivities | null) ?? undefined;
   const measured = await measureSensitivities({ backend, checkpoint, windows, seed, signal, onProgress });
-  await writer.putNote(SENSITIVITIES_NOTE, (measured?.sensitivities ?? null) as JsonValue);
-  return measured ?? {};
+  await writer.putNote(SENSITIVITIES_NOTE, measured as JsonValue);
+  return measured ?? undefined;
 }

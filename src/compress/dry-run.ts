@@ -50,7 +50,7 @@ export async function dryRun(options: PlanningOptions): Promise<DryRunReport> {
         if (windows.length > 0) {
           const { seed } = result;
           const measured = { backend, checkpoint, windows, seed, signal, onProgress };
-          plan = planFor(planning, codec, (await measureSensitivities(measured))?.sensitivities);
+          plan = planFor(planning, codec, (await measureSensitivities(measured)) ?? undefined);
         }
         const tokens = windows.length * (windows[0]?.length ?? 0);
         return {

@@ -10,10 +10,9 @@ export type Method = "trellis" | "meta";
 /**
  * Parts of the calibrated trellis method that can be left out, to see what each is worth. `allocation`: bits
  * where errors cost most; else the same everywhere. `row-weights`: errors moved to rows where they cost little.
- * `embedding-directions`: the embedding coded for looking up too, not for the head alone. `correction`: targets
- * corrected for what coding has done to a matrix's input. `feedback`: of rounding errors to later columns.
+ * `correction`: targets corrected for what coding has done to a matrix's input. `feedback`: of rounding errors to later columns.
  */
-export const PARTS = ["allocation", "row-weights", "embedding-directions", "correction", "feedback"] as const;
+export const PARTS = ["allocation", "row-weights", "correction", "feedback"] as const;
 export type Part = (typeof PARTS)[number];
 
 export interface CompressOptions {

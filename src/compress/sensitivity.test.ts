@@ -16,10 +16,9 @@ import { Random } from "../random.js";
 import { TransformerSession } from "../transformer/session.js";
 import { tinyConfig } from "../transformer/tiny-model.test.util.js";
 import { freeWeights, loadDenseWeights, loadWeights } from "../transformer/weights.js";
-import { tierHessian } from "./embedding-costs.js";
 import { codedMatrices } from "./matrices.js";
-import { tierRows } from "./plan.js";
-import { type MeasuredCosts, measureSensitivities } from "./sensitivity.js";
+import { type Sensitivities, tierRows } from "./plan.js";
+import { measureSensitivities } from "./sensitivity.js";
 
 type Tensors = ReadonlyMap<string, Float32Array>;
 
@@ -125,13 +124,8 @@ class WatchedLinear extends DenseLinear {
 /** Turns a row of white noise into one of covariance |H|^(1/n) H⁻¹: what error feedback leaves. */
 type Shape = (white: Float64Array) => Float64Array;
 
-/** The shape of the noise in each tier of each matrix. */
-async function noiseShapes(
-  config: ModelConfig,
-  tensors: Tensors,
-  windows: readonly Int32Array[],
-  { embedding }: MeasuredCosts,
-) {
+/** The shape of each matrix's noise, by its name. The embedding's is white: its rows are looked up. */
+async function noiseShapes(config: ModelConfig, tensors: Tensors, windows: readonly Int32Array[]) {
   const watched = new Map<string, WatchedLinear>();
   const weights = await loadWeights(backend, config, {
     linear: async ({ name, outputs, inputs }) => {
@@ -146,36 +140,32 @@ async function noiseShapes(
     await session.forward(ids, { logits: "all" });
     session.free();
   }
-  const shapes = new Map<string, (tier: number) => Shape>();
+  const shapes = new Map<string, Shape>();
   for (const [name, { gram, tokens, inputs: n }] of watched) {
-    const h = (await backend.read(gram)).map((x) => x / tokens);
+    const h = Float64Array.from(await backend.read(gram), (x) => x / tokens);
     backend.free(gram);
-    const inputs = config.tiedEmbeddings ? h : undefined;
-    shapes.set(name, (tier) =>
-      feedbackShape(name === "model.embed_tokens" ? tierHessian(embedding, tier, inputs) : h, n),
-    );
+    if (name === "model.embed_tokens") {
+      shapes.set(name, (white) => white);
+      continue;
+    }
+    let mean = 0;
+    for (let i = 0; i < n; i++) mean += h[i * (n + 1)] / n;
+    for (let i = 0; i < n; i++) h[i * (n + 1)] += 0.01 * mean;
+    const l = cholesky(h, n);
+    let logs = 0;
+    for (let i = 0; i < n; i++) logs += Math.log(l[i * (n + 1)]);
+    shapes.set(name, (white) => {
+      const noise = new Float64Array(n);
+      for (let i = n - 1; i >= 0; i--) {
+        let sum = Math.exp(logs / n) * white[i];
+        for (let k = i + 1; k < n; k++) sum -= noise[k] * l[k * n + i];
+        noise[i] = sum / l[i * (n + 1)];
+      }
+      return noise;
+    });
   }
   freeWeights(backend, weights);
   return shapes;
-}
-
-function feedbackShape(hessian: Float32Array, n: number): Shape {
-  const h = Float64Array.from(hessian);
-  let mean = 0;
-  for (let i = 0; i < n; i++) mean += h[i * (n + 1)] / n;
-  for (let i = 0; i < n; i++) h[i * (n + 1)] += 0.01 * mean;
-  const l = cholesky(h, n);
-  let logs = 0;
-  for (let i = 0; i < n; i++) logs += Math.log(l[i * (n + 1)]);
-  return (white) => {
-    const noise = new Float64Array(n);
-    for (let i = n - 1; i >= 0; i--) {
-      let sum = Math.exp(logs / n) * white[i];
-      for (let k = i + 1; k < n; k++) sum -= noise[k] * l[k * n + i];
-      noise[i] = sum / l[i * (n + 1)];
-    }
-    return noise;
-  };
 }
 
 /** A copy of a matrix with noise on rows [first, end), `distortion` times each row's power. */
@@ -206,9 +196,8 @@ for (const [name, config] of Object.entries({ tied, untied })) {
     const tensors = gaussianTensors(config);
     const windows = randomWindows(64, config.vocabularySize);
     const checkpoint = checkpointOf(config, tensors);
-    const costs = (await measureSensitivities({ backend, checkpoint, windows, seed: 3 }))!;
-    const { sensitivities } = costs;
-    const shapes = await noiseShapes(config, tensors, windows, costs);
+    const sensitivities = (await measureSensitivities({ backend, checkpoint, windows, seed: 3 }))!;
+    const shapes = await noiseShapes(config, tensors, windows);
     const some = windows.slice(0, 12);
     const clean = await predict(config, tensors, some);
     const random = new Random(4);
@@ -224,7 +213,7 @@ for (const [name, config] of Object.entries({ tied, untied })) {
             columns,
             range,
             distortion,
-            shapes.get(matrix)!(tier),
+            shapes.get(matrix)!,
             random,
           );
           measured += divergence(clean, await predict(config, new Map(tensors).set(weight, noisy), some));
@@ -255,8 +244,7 @@ for (const [name, config] of Object.entries(TINY)) {
       assert.ok(result);
       return result;
     };
-    const costs = await measure(backends[0], 5);
-    const first = costs.sensitivities;
+    const first = await measure(backends[0], 5);
     const matrices = codedMatrices(config);
     assert.deepEqual(Object.keys(first).sort(), matrices.map((matrix) => matrix.name).sort());
     for (const { name: matrix, kind, rows } of matrices) {
@@ -267,8 +255,8 @@ for (const [name, config] of Object.entries(TINY)) {
       assert.equal(weights?.length, kind === "q" || kind === "k" ? undefined : rows, matrix);
       assert.ok(weights === undefined || weights.every((x) => Number.isFinite(x) && x > 0), matrix);
     }
-    for (const other of backends) assert.deepEqual(await measure(other, 5), costs);
-    assert.notDeepEqual((await measure(backend, 6)).sensitivities, first);
+    for (const other of backends) assert.deepEqual(await measure(other, 5), first);
+    assert.notDeepEqual(await measure(backend, 6), first);
     assert.deepEqual(JSON.parse(JSON.stringify(first)), first, "in the journal");
   });
 }
@@ -277,12 +265,10 @@ test("rows that no token looks up cost nothing", async () => {
   const config = TINY["llama, untied, in tiers"];
   const checkpoint = checkpointOf(config, gaussianTensors(config));
   const windows = randomWindows(2, tierRows(1100)[0][1]);
-  const costs = (await measureSensitivities({ backend, checkpoint, windows, seed: 1 }))!;
-  const measured = costs.sensitivities;
-  assert.ok(measured["model.embed_tokens"].tiers[0] > 0);
-  assert.equal(measured["model.embed_tokens"].tiers[1], 0);
-  assert.ok(measured["lm_head"].tiers[1] > 0);
-  assert.ok(tierHessian(costs.embedding, 1, undefined).every((x) => x === 0));
+  const measured = await measureSensitivities({ backend, checkpoint, windows, seed: 1 });
+  assert.ok(measured!["model.embed_tokens"].tiers[0] > 0);
+  assert.equal(measured!["model.embed_tokens"].tiers[1], 0);
+  assert.ok(measured!["lm_head"].tiers[1] > 0);
 });
 
 test("the first 4096 tokens count", async () => {
@@ -309,7 +295,7 @@ test("nothing stays allocated, whether it ends, is aborted or finds a tensor mis
   const windows = randomWindows(2, config.vocabularySize);
   const reported: string[] = [];
   const abort = new AbortController();
-  const run = (from: Tensors, stopAt = -1): Promise<MeasuredCosts | null> =>
+  const run = (from: Tensors, stopAt = -1): Promise<Sensitivities | null> =>
     measureSensitivities({
       ...{ backend, checkpoint: checkpointOf(config, from), windows, seed: 1, signal: abort.signal },
       onProgress: ({ stage, done, total }) => {

@@ -27,7 +27,6 @@ import {
   type WeightSource,
 } from "../transformer/weights.js";
 import { rootDeterminant } from "./determinant.js";
-import { type EmbeddingCosts, embeddingCosts, tierHessian } from "./embedding-costs.js";
 import { SITES } from "./matrices.js";
 import { type MatrixSensitivity, type Sensitivities, tierRows } from "./plan.js";
 import { layerWeights, vocabularyWeights } from "./row-weights.js";
@@ -50,13 +49,8 @@ export interface SensitivityOptions {
   readonly onProgress?: OnProgress | undefined;
 }
 
-export interface MeasuredCosts {
-  readonly sensitivities: Sensitivities;
-  readonly embedding: EmbeddingCosts;
-}
-
 /** Null for models whose vocabulary is too large for its gradient to be held. */
-export async function measureSensitivities(options: SensitivityOptions): Promise<MeasuredCosts | null> {
+export async function measureSensitivities(options: SensitivityOptions): Promise<Sensitivities | null> {
   const { config } = options.checkpoint;
   const copies = config.tiedEmbeddings ? 2 : 3;
   if (copies * config.vocabularySize * config.hiddenSize > WHOLE_WEIGHTS) return null;
@@ -141,7 +135,7 @@ class SensitivityRun {
     };
   }
 
-  async measure(): Promise<MeasuredCosts> {
+  async measure(): Promise<Sensitivities> {
     const { backend, checkpoint, windows, seed, signal } = this.#options;
     const { config } = checkpoint;
     const { layers, hiddenSize, vocabularySize, tiedEmbeddings } = config;
@@ -188,23 +182,18 @@ class SensitivityRun {
       { windows: used, loss: (chunk) => this.#drawTokens(chunk, random), signal },
     );
     this.#progress(2 * layers, 2 * layers);
+    // White noise on the rows that are looked up: ½ Σ_r p_r |gradient of row r|².
+    const half = 0.5 / (tokens * used.length);
+    const looked = rowSquares(await backend.read(dEmbedding), hiddenSize).map((sum) => half * sum);
     const scored = await this.#rowCosts(head);
-    if (head !== embedding) out[HEAD_NAME] = vocabularySensitivity(head, scored);
-    const tied = head === embedding ? await this.#meanSquares(head) : undefined;
-    const gram = own(backend.allocate(hiddenSize * hiddenSize));
-    backend.gram(dEmbedding, gram, vocabularySize, hiddenSize);
-    const looked = rowSquares(await backend.read(dEmbedding), hiddenSize).map((sum) => sum / head.tokens);
-    const powers = embedding.rowPowers();
-    const costs = embeddingCosts({ powers, looked, scored: tied, gradients: await backend.read(gram) });
-    const inputs = tied && (await backend.read(head.gram!)).map((sum) => sum / head.tokens);
-    out[EMBEDDING_NAME] = {
-      tiers: tierRows(vocabularySize).map(([first, end], tier) => {
-        const root = rootDeterminant(backend, tierHessian(costs, tier, inputs), 1);
-        return rounded(0.5 * hiddenSize * root * sumOf(powers, first, end), 6);
-      }),
-      rows: vocabularyRows(looked.map((x, r) => 0.5 * x + (tied ? scored[r] : 0))),
-    };
-    return { sensitivities: out, embedding: costs };
+    if (head === embedding) {
+      const both = scored.map((x, r) => x + looked[r]);
+      out[EMBEDDING_NAME] = vocabularySensitivity(embedding, both);
+    } else {
+      out[EMBEDDING_NAME] = vocabularySensitivity(embedding, looked);
+      out[HEAD_NAME] = vocabularySensitivity(head, scored);
+    }
+    return out;
   }
 
   /** Gives everything back, however far the measurement came. */
@@ -241,13 +230,8 @@ class SensitivityRun {
   async #rowCosts(linear: ObservedLinear): Promise<Float64Array> {
     const { backend } = this.#options;
     if (linear.gram) this.#root = rootDeterminant(backend, await backend.read(linear.gram), linear.tokens);
-    const factor = 0.5 * linear.inputs * this.#root;
-    return (await this.#meanSquares(linear)).map((square) => factor * square);
-  }
-
-  /** E[dy_r²] */
-  async #meanSquares({ squares, tokens }: ObservedLinear): Promise<Float64Array> {
-    return Float64Array.from(await this.#options.backend.read(squares), (sum) => sum / tokens);
+    const factor = (0.5 * linear.inputs * this.#root) / linear.tokens;
+    return Float64Array.from(await backend.read(linear.squares), (sum) => factor * sum);
   }
 
   /** Draws each position's next token from the model and takes the gradient of its log-likelihood. */
@@ -275,24 +259,16 @@ function rowSquares(values: Float32Array, columns: number): Float64Array {
 
 /** From the costs of a unit of distortion and mean square, for each row of a vocabulary. */
 function vocabularySensitivity(linear: ObservedLinear, costs: Float64Array): MatrixSensitivity {
+  const tiers = tierRows(linear.outputs);
   const powers = linear.rowPowers();
   return {
-    tiers: tierRows(linear.outputs).map(([first, end]) => rounded(tierCost(powers, costs, first, end), 6)),
-    rows: vocabularyRows(costs),
+    tiers: tiers.map(([first, end]) => rounded(tierCost(powers, costs, first, end), 6)),
+    rows: tiers.flatMap(([first, end]) => roundedWeights(vocabularyWeights(costs.subarray(first, end)))),
   };
-}
-
-function vocabularyRows(costs: Float64Array): number[] {
-  const tiers = tierRows(costs.length);
-  return tiers.flatMap(([first, end]) => roundedWeights(vocabularyWeights(costs.subarray(first, end))));
 }
 
 function roundedWeights(weights: Float64Array): number[] {
   return Array.from(weights, (x) => rounded(x, 3));
-}
-
-function sumOf(values: Float64Array, first: number, end: number): number {
-  return values.subarray(first, end).reduce((sum, x) => sum + x, 0);
 }
 
 /** Σ_r p_r c_r over a tier's rows. */
