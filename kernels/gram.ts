@@ -3,7 +3,7 @@
 // the upper triangle of 8 x 8 blocks is computed and then mirrored.
 
 import { take } from "./counter";
-import { add8 } from "./outer";
+import { add8, store8 } from "./outer";
 import { f32Bytes, multiplyAdd } from "./vector";
 
 /** Panels first .. end - 1 of x [tokens, columns], row stride in bytes: out [panel][token][8], zero-padded. */
@@ -274,10 +274,7 @@ function wideBlock(
 @inline
 function put8(c: usize, low: v128, high: v128, accumulate: bool): void {
   if (accumulate) add8(c, low, high);
-  else {
-    v128.store(c, low);
-    v128.store(c, high, 16);
-  }
+  else store8(c, low, high);
 }
 
 /**

@@ -80,14 +80,19 @@ function tile4x8(
   add8(c + 3 * cStride, a3, b3);
 }
 
-/** Adds two vectors to the eight numbers at c; nothing between the stores, or V8 does not join them. */
+/** Two vectors side by side; with nothing between the stores, or V8 does not join them. */
+// @ts-ignore: decorator
+@inline
+export function store8(c: usize, low: v128, high: v128): void {
+  v128.store(c, low);
+  v128.store(c, high, 16);
+}
+
+/** Adds two vectors to the eight numbers at c. */
 // @ts-ignore: decorator
 @inline
 export function add8(c: usize, low: v128, high: v128): void {
-  const sum = f32x4.add(v128.load(c), low);
-  const next = f32x4.add(v128.load(c, 16), high);
-  v128.store(c, sum);
-  v128.store(c, next, 16);
+  store8(c, f32x4.add(v128.load(c), low), f32x4.add(v128.load(c, 16), high));
 }
 
 /** Columns j .. n - 1 of one row. */

@@ -3,6 +3,7 @@
 // largest, activations of each token to what keeps every sum below 2^31; the relative error is below 0.001.
 
 import { take } from "./counter";
+import { store8 } from "./outer";
 import { scatter, trellisDecode } from "./trellis";
 import { f32Bytes, maxLanes, sumLanes } from "./vector";
 
@@ -310,24 +311,17 @@ function wideTile4x2(
     w += 32;
     w1 += 32;
   }
-  putNeighbours(sums, a0, b0);
-  putNeighbours(sums + 32, c0, d0);
-  putNeighbours(sums + 64, a1, b1);
-  putNeighbours(sums + 96, c1, d1);
-  putNeighbours(sums + 128, a2, b2);
-  putNeighbours(sums + 160, c2, d2);
-  putNeighbours(sums + 192, a3, b3);
-  putNeighbours(sums + 224, c3, d3);
+  store8(sums, a0, b0);
+  store8(sums + 32, c0, d0);
+  store8(sums + 64, a1, b1);
+  store8(sums + 96, c1, d1);
+  store8(sums + 128, a2, b2);
+  store8(sums + 160, c2, d2);
+  store8(sums + 192, a3, b3);
+  store8(sums + 224, c3, d3);
   const first = sums4(halves(sums), halves(sums + 32), halves(sums + 64), halves(sums + 96));
   const second = sums4(halves(sums + 128), halves(sums + 160), halves(sums + 192), halves(sums + 224));
   put4x2(units, y, ys, first, second, accumulate);
-}
-
-// @ts-ignore: decorator
-@inline
-function putNeighbours(p: usize, low: v128, high: v128): void {
-  v128.store(p, low);
-  v128.store(p, high, 16);
 }
 
 // @ts-ignore: decorator

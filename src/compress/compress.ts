@@ -99,8 +99,15 @@ async function runWith<Code>(
     let divergence: number | null = null;
     if (windows.length > 0)
       divergence = await codeCalibrated({
-        ...{ backend, checkpoint, plan, coder, without },
-        ...{ windows, heldOut, signal, onProgress },
+        backend,
+        checkpoint,
+        plan,
+        coder,
+        without,
+        windows,
+        heldOut,
+        signal,
+        onProgress,
       });
     else
       await codeWithoutData({ checkpoint, plan, coder, concurrency: codec.concurrent ? backend.threads : 1 });

@@ -149,18 +149,17 @@ function drawFromAll(logits: Float32Array, best: number, temperature: number, sh
     total += sum;
   }
   let rest = share * total;
-  let block = 0;
   // Rounding may leave a little: the last block with any weight has it.
-  let last = 0;
-  for (; block < used; block++) {
+  let hit = 0;
+  for (let block = 0; block < used; block++) {
     if (blocks[block] === 0) continue;
-    last = block;
+    hit = block;
     if (rest < blocks[block]) break;
     rest -= blocks[block];
   }
-  const end = Math.min(count, (last + 1) * BLOCK);
-  let chosen = last * BLOCK;
-  for (let id = last * BLOCK; id < end; id++) {
+  const end = Math.min(count, (hit + 1) * BLOCK);
+  let chosen = hit * BLOCK;
+  for (let id = hit * BLOCK; id < end; id++) {
     const weight = expNonPositive((logits[id] - best) * perDegree);
     if (weight === 0) continue;
     chosen = id;
