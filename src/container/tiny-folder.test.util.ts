@@ -132,6 +132,9 @@ export function trellisMatrix(
   const defaults = { codeBits: 4, widths: [2], interleave: 1, tailBiting: true, rotationSeed: 1 } as const;
   const parameters = { ...defaults, ...change };
   const tensors = randomTensors(name, trellisTensors(rows, columns, parameters));
+  const scales = tensors.get("scales")!;
+  // From 0.5 to 2.
+  scales.data.set([0x00, 0x38, 0x00, 0x40]);
   return { method: "trellis", rows, columns, parameters, tensors };
 }
 

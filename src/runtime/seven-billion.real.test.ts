@@ -12,6 +12,7 @@ import { parseModelConfig } from "../checkpoint/architectures.js";
 import type { CodedMatrix } from "../codec/coded.js";
 import { codeForRate } from "../codec/trellis/code.js";
 import { defaultTables } from "../codec/trellis/default-tables.js";
+import { packScales } from "../codec/trellis/scales.js";
 import { trellisTensors } from "../codec/trellis/stored.js";
 import { sha256 } from "../container/disk.js";
 import { TINY_PROVENANCE } from "../container/tiny-folder.test.util.js";
@@ -143,7 +144,7 @@ function randomMatrix(name: string, rows: number, columns: number): CodedMatrix 
     tensors: new Map([
       ["codes", { ...shapes.codes, data: codes }],
       ["tables", { ...shapes.tables, data: f32ToBytes(defaultTables(codeBits, widths[0]).tables, "F16") }],
-      ["scales", { ...shapes.scales, data: f32ToBytes(scales, "F16") }],
+      ["scales", { ...shapes.scales, data: packScales(scales) }],
     ]),
   };
   made.set(name, coded);

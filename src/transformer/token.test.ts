@@ -8,7 +8,6 @@ import { packTrellis, trellisTensors } from "../codec/trellis/stored.js";
 import type { Backend } from "../compute/backend.js";
 import { ReferenceBackend } from "../compute/reference/backend.js";
 import { WasmBackend } from "../compute/wasm/backend.js";
-import { f32ToBytes } from "../tensor/dtype.js";
 import type { Decoding } from "./scratch.js";
 import { TransformerSession } from "./session.js";
 import {
@@ -39,10 +38,7 @@ function randomMatrix({ name, outputs, inputs }: LinearSpec) {
     ...{ rows: outputs, columns: inputs, code, seed: seed % 2 },
     codes: Uint8Array.from({ length: groups * outputs }, () => ((random() + 1) / 2) * 2 ** code.codeBits),
     tables: widths.map((width) => defaultTables(code.codeBits, width).tables),
-    scales: f32ToBytes(
-      Float32Array.from({ length: outputs }, () => (1.5 + random()) / Math.sqrt(inputs)),
-      "F16",
-    ),
+    scales: Float32Array.from({ length: outputs }, () => (1.5 + random()) / Math.sqrt(inputs)),
   });
 }
 

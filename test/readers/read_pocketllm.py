@@ -123,7 +123,12 @@ def decode_trellis(rows, columns, parameters, stored):
             u ^= (past >> bit & 1).astype(np.int64) * image
         parts.append(tables[width][u])
         start += width
-    return unrotate(np.concatenate(parts, 1)[:, :columns] * stored["scales"][:, None], parameters["rotationSeed"])
+    scales = stored["scales"]
+    if scales.dtype == np.uint8:
+        least, greatest = scales[:4].view("<f2").astype(np.float64)
+        steps = np.maximum(scales[4:].astype(np.float64) - 1, 0) / 254
+        scales = np.where(scales[4:] > 0, least * (greatest / max(least, 1e-30)) ** steps, 0)
+    return unrotate(np.concatenate(parts, 1)[:, :columns] * scales[:, None], parameters["rotationSeed"])
 
 
 def unrotate(w, seed):

@@ -4,15 +4,15 @@ import { createRotation, unrotateRows } from "../rotation.js";
 import { columnGroups, stateCodes, type TrellisCode } from "./code.js";
 import { windowMap } from "./maps.js";
 import { mapBytes } from "./schedule.js";
-import { pairedCodes, storedNumbers, tablesByWidth, validateTrellis } from "./stored.js";
+import { pairedCodes, storedScales, storedTables, tablesByWidth, validateTrellis } from "./stored.js";
 
 /** The weights [rows, columns], not rotated. Validates first: throws CorruptFileError naming `name`. */
 export function decodeTrellis(coded: CodedMatrix, name?: string): Float32Array {
   const { code, seed } = validateTrellis(coded, name);
   const { rows, columns } = coded;
   const bytes = windowBytes(coded, code);
-  const tables = tablesByWidth(storedNumbers(coded, "tables"), code.widths);
-  const scales = storedNumbers(coded, "scales");
+  const tables = tablesByWidth(storedTables(coded), code.widths);
+  const scales = storedScales(coded);
   const out = new Float32Array(rows * columns);
   const groups = columnGroups(code.widths, columns);
   groups.forEach(({ start, columns: count, width }, g) => {

@@ -82,7 +82,7 @@ for (const rate of [1, 1.33, 1.5, 2, 3, 4] as const) {
     const { codeBits, widths } = codeForRate(rate);
     close(squaredError, defaultTables(codeBits, widths[0]).distortion, 0.02);
     close(squaredError, relativeError(weights, coded), 1e-4);
-    const bits = (8 * codedBytes(coded) - 16 * rows - 16 * 32 * widths[0]) / weights.length;
+    const bits = (8 * codedBytes(coded) - 8 * (4 + rows) - 16 * 32 * widths[0]) / weights.length;
     close(bits, codeBits / widths[0], 1e-9);
   });
 }

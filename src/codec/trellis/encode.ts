@@ -8,7 +8,6 @@
 import type { WasmRuntime } from "../../compute/wasm/runtime.js";
 import { InputError } from "../../errors.js";
 import type { OnProgress } from "../../progress.js";
-import { f32ToBytes, roundToF16 } from "../../tensor/dtype.js";
 import type { CodedMatrix } from "../coded.js";
 import { createRotation } from "../rotation.js";
 import {
@@ -23,6 +22,7 @@ import {
 import { type Codebook, defaultCodebook } from "./codebook.js";
 import { ChunkEncoder } from "./encode-chunk.js";
 import { FactoredHessian } from "./hessian.js";
+import { packScales, unpackScales } from "./scales.js";
 import { packTrellis } from "./stored.js";
 
 /** By default the planes of weights and errors take 128 MiB each. */
@@ -119,7 +119,7 @@ export async function encodeTrellis(
       seed,
       codes,
       tables: distinctWidths(code.widths).map((width) => codebooks.get(width)!.tables),
-      scales: f32ToBytes(fit.scales, "F16"),
+      scales: fit.scales,
     });
     return { coded, proxyError: fit.proxyError, squaredError: fit.squaredError };
   } finally {
@@ -177,22 +177,25 @@ function searchWeights(rms: Float32Array, costs: Float32Array | undefined): Floa
   return weights.map((x) => (mean > 0 ? Math.min(Math.max(x, least), most) / mean : 1));
 }
 
-/** Least-squares row scales under the damped Hessian, rounded to half precision, and the errors they leave. */
+/** Least-squares row scales under the damped Hessian, rounded as they are stored, and the errors they leave. */
 function fitScales(
   rms: Float32Array,
   statistics: Float64Array,
   rows: number,
   added: number,
 ): { scales: Float32Array; proxyError: number; squaredError: number } {
-  const scales = new Float32Array(rows);
+  const of = (r: number) => statistics.subarray(STATISTICS * r, STATISTICS * (r + 1));
+  const best = rms.map((size, r) => {
+    const [, wHq, qHq] = of(r);
+    return qHq > 0 ? (size * wHq) / qHq : 0;
+  });
+  const scales = unpackScales(packScales(best));
   let proxy = 0;
   let proxyTotal = 0;
   let squared = 0;
   let squaredTotal = 0;
   for (let r = 0; r < rows; r++) {
-    const [wHw, wHq, qHq, ww, wq, qq] = statistics.subarray(STATISTICS * r, STATISTICS * (r + 1));
-    const ratio = qHq > 0 ? wHq / qHq : 0;
-    scales[r] = roundToF16(rms[r] * ratio);
+    const [wHw, wHq, qHq, ww, wq, qq] = of(r);
     const s = rms[r] > 0 ? scales[r] / rms[r] : 0;
     const power = rms[r] * rms[r];
     const error = ww - 2 * s * wq + s * s * qq;

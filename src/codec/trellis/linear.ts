@@ -11,7 +11,7 @@ import type { CodedMatrix } from "../coded.js";
 import { distinctWidths } from "./code.js";
 import { windowMap } from "./maps.js";
 import { knownNibbleCode } from "./nibbles.js";
-import { storedNumbers, validateTrellis } from "./stored.js";
+import { storedScales, storedTables, validateTrellis } from "./stored.js";
 import { UploadedRotation } from "./uploaded-rotation.js";
 
 /** Uploads a coded matrix as the kernels take it; the caller frees with freeTrellisWeights. Validates first. */
@@ -57,8 +57,8 @@ export function trellisWeights(backend: Backend, coded: CodedMatrix, name?: stri
       codes,
       rowAt: bytes(new Uint8Array(lanes.rowAt.buffer)),
       positions: positionsOf(lanes, rows),
-      tables: floats(storedNumbers(coded, "tables")),
-      scales: floats(storedNumbers(coded, "scales")),
+      tables: floats(storedTables(coded)),
+      scales: floats(storedScales(coded)),
       maps: bytes(Uint8Array.from([...nibbles.values()].flatMap(({ maps }) => [...maps]))),
     };
   } catch (error) {

@@ -16,7 +16,7 @@ function sample(code: TrellisCode, rows: number, columns: number): { coded: Code
   const groups = code.codeBits === 3 ? tensor.shape[0] : Math.ceil(columns / code.widths[0]);
   const codes = Uint8Array.from({ length: groups * rows }, (_, i) => (i * 7 + (i >> 3)) % 2 ** code.codeBits);
   const tables = distinctWidths(code.widths).map((width) => defaultTables(code.codeBits, width).tables);
-  const scales = f32ToBytes(new Float32Array(rows).fill(0.5), "F16");
+  const scales = new Float32Array(rows).fill(0.5);
   return { coded: packTrellis({ rows, columns, code, seed: 9, codes, tables, scales }), codes };
 }
 
@@ -54,11 +54,24 @@ const withTensor = (suffix: string, change: Partial<StoredTensor>): CodedMatrix 
   ...good,
   tensors: new Map(good.tensors).set(suffix, { ...good.tensors.get(suffix)!, ...change }),
 });
+/** Scales whose rows all have code 1, from and to these halves. */
+const ends = (least: number, greatest: number) =>
+  Uint8Array.from({ length: 17 }, (_, i) => [least & 255, least >> 8, greatest & 255, greatest >> 8][i] ?? 1);
+const halfScales = (value: number) =>
+  withTensor("scales", {
+    dtype: "F16",
+    shape: [13],
+    data: f32ToBytes(new Float32Array(13).fill(value), "F16"),
+  });
 const without = (suffix: string): CodedMatrix => {
   const tensors = new Map(good.tensors);
   tensors.delete(suffix);
   return { ...good, tensors };
 };
+
+test("scales in halves are read too", () => {
+  assert.deepEqual(decodeTrellis(halfScales(0.5)), decodeTrellis(good));
+});
 
 for (const [what, coded, message] of [
   ["another method", { ...good, method: "meta" as const }, /coded by "meta"/],
@@ -84,7 +97,21 @@ for (const [what, coded, message] of [
   ["codes cut short", withTensor("codes", { data: new Uint8Array(25) }), /has 25 bytes, not 26/],
   ["fewer rows than codes", { ...good, rows: 12 }, /"codes" is U8/],
   ["tables that are infinite", withTensor("tables", { data: new Uint8Array(128).fill(0x7c) }), /not finite/],
-  ["scales not a number", withTensor("scales", { data: new Uint8Array(26).fill(0xff) }), /not finite/],
+  [
+    "scales that are not finite",
+    withTensor("scales", { data: new Uint8Array(17).fill(0xff) }),
+    /goes from NaN/,
+  ],
+  ["scales from 1 down to 0.5", withTensor("scales", { data: ends(0x3c00, 0x3800) }), /goes from 1 to 0\.5/],
+  ["scales from 0", withTensor("scales", { data: ends(0, 0x3c00) }), /goes from 0 to 1/],
+  ["scales of no size", withTensor("scales", { data: ends(0, 0) }), /goes from 0 to 0/],
+  [
+    "scales from a negative number",
+    withTensor("scales", { data: ends(0xbc00, 0x3c00) }),
+    /goes from -1 to 1/,
+  ],
+  ["scales cut short", withTensor("scales", { data: new Uint8Array(16) }), /has 16 bytes, not 17/],
+  ["scales in halves, not a number", halfScales(Number.NaN), /not finite/],
 ] as const) {
   test(`refuses ${what}`, () => {
     const refused = (error: unknown) =>

@@ -14,7 +14,7 @@
  *           its high nibble (0 if there is no such group). 3-bit codes: [groups, 3 * ceil(rows / 8)], a
  *           little-endian bit stream down the rows of each group, 8 codes in 3 bytes, padded with 0.
  *   tables  F16, [sum of 32 * width]: for each distinct width, ascending, A [16][width] then B [16][width]
- *   scales  F16, [rows]
+ *   scales  U8, [4 + rows]: scales.ts; or F16, [rows], as the first folders have them
  *
  * A weight in the rotated basis is scales[r] * (A[u & 15][v] + B[u >> 4][v]), u = S0[n[r]] ^ S1[n[r - S]] ^ …
  * by the maps of maps.ts; the matrix itself is that times the inverse rotation on its input side.
@@ -26,6 +26,7 @@ import { packBits } from "../bits.js";
 import type { CodedMatrix, StoredTensor } from "../coded.js";
 import { MAX_ODD_PART, oddPart } from "../rotation.js";
 import { type CodeBits, distinctWidths, MAX_WIDTH, type TrellisCode } from "./code.js";
+import { impossibleEnds, packScales, SCALE_ENDS, unpackScales } from "./scales.js";
 
 const MAX_PATTERN = 16;
 const MAX_INTERLEAVE = 16;
@@ -45,7 +46,7 @@ export function trellisTensors(
   return {
     codes: { dtype: "U8", shape },
     tables: { dtype: "F16", shape: [distinctWidths(widths).reduce((sum, width) => sum + 32 * width, 0)] },
-    scales: { dtype: "F16", shape: [rows] },
+    scales: { dtype: "U8", shape: [SCALE_ENDS + rows] },
   };
 }
 
@@ -58,8 +59,8 @@ export interface TrellisParts {
   readonly codes: Uint8Array;
   /** For each distinct width ascending: A [16][width], B [16][width]. */
   readonly tables: readonly Float32Array[];
-  /** F16 [rows] */
-  readonly scales: Uint8Array;
+  /** [rows], rounded to eight bits. */
+  readonly scales: Float32Array;
 }
 
 export function packTrellis({ rows, columns, code, seed, codes, tables, scales }: TrellisParts): CodedMatrix {
@@ -77,7 +78,7 @@ export function packTrellis({ rows, columns, code, seed, codes, tables, scales }
     all.set(table, at);
     at += table.length;
   }
-  const data = { codes: packed, tables: f32ToBytes(all, "F16"), scales };
+  const data = { codes: packed, tables: f32ToBytes(all, "F16"), scales: packScales(scales) };
   return {
     method: "trellis",
     rows,
@@ -135,7 +136,10 @@ export function validateTrellis(coded: CodedMatrix, name = "matrix"): TrellisSha
     interleave: interleave as number,
     tailBiting: tailBiting as boolean,
   };
-  const expected = Object.entries(trellisTensors(rows, columns, code));
+  const tensors = trellisTensors(rows, columns, code);
+  const scales = coded.tensors.get("scales");
+  const halves = scales?.dtype === "F16" && { scales: { dtype: "F16", shape: [rows] } };
+  const expected = Object.entries({ ...tensors, ...halves });
   if (coded.tensors.size !== expected.length)
     fail(`has ${coded.tensors.size} tensors, not ${expected.length}`);
   for (const [suffix, { dtype, shape }] of expected) {
@@ -149,6 +153,8 @@ export function validateTrellis(coded: CodedMatrix, name = "matrix"): TrellisSha
     if (dtype === "F16" && !isFinite16(tensor.data))
       fail(`tensor "${suffix}" has numbers that are not finite`);
   }
+  const ends = scales?.dtype === "U8" ? impossibleEnds(scales.data) : null;
+  if (ends !== null) fail(`tensor "scales" goes from ${ends}`);
   return { code, seed: rotationSeed as number };
 }
 
@@ -163,9 +169,15 @@ export function pairedCodes(coded: CodedMatrix, code: TrellisCode): Uint8Array {
   return pairedNibbles({ stored, codeBits: code.codeBits, streams: shape[0], chaining: coded });
 }
 
-/** The stored half-precision numbers of a tensor. */
-export function storedNumbers(coded: CodedMatrix, suffix: "tables" | "scales"): Float32Array {
-  return bytesToF32(coded.tensors.get(suffix)!.data, "F16");
+/** The tables of a matrix that `validateTrellis` has passed. */
+export function storedTables({ tensors }: CodedMatrix): Float32Array {
+  return bytesToF32(tensors.get("tables")!.data, "F16");
+}
+
+/** Its row scales. */
+export function storedScales({ tensors }: CodedMatrix): Float32Array {
+  const { dtype, data } = tensors.get("scales")!;
+  return dtype === "F16" ? bytesToF32(data, "F16") : unpackScales(data);
 }
 
 /** The matrix's tables by width. */

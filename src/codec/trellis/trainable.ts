@@ -10,8 +10,9 @@ import type { CodedMatrix } from "../coded.js";
 import { columnGroups, distinctWidths } from "./code.js";
 import { windowBytes } from "./decode.js";
 import { freeTrellisWeights, trellisWeights } from "./linear.js";
+import { packScales } from "./scales.js";
 import { Scratch } from "./scratch.js";
-import { storedNumbers, validateTrellis } from "./stored.js";
+import { storedScales, storedTables, validateTrellis } from "./stored.js";
 import { UploadedRotation } from "./uploaded-rotation.js";
 
 /**
@@ -50,8 +51,8 @@ export class TrainableTrellis {
     this.columns = columns;
     this.#backend = backend;
     this.#coded = coded;
-    this.scales = storedNumbers(coded, "scales");
-    this.tables = storedNumbers(coded, "tables");
+    this.scales = storedScales(coded);
+    this.tables = storedTables(coded);
     this.dScales = new Float32Array(this.scales.length);
     this.dTables = new Float32Array(this.tables.length);
     this.#weights = trellisWeights(backend, coded, name);
@@ -150,14 +151,12 @@ export class TrainableTrellis {
     this.#backend.write(this.#weights.tables, this.tables);
   }
 
-  /** The coded matrix with the trained numbers, rounded to half precision. */
+  /** The coded matrix with the trained numbers, rounded as they are stored. */
   coded(): CodedMatrix {
     const tensors = new Map(this.#coded.tensors);
-    for (const [suffix, values] of [
-      ["tables", this.tables],
-      ["scales", this.scales],
-    ] as const)
-      tensors.set(suffix, { ...tensors.get(suffix)!, data: f32ToBytes(values, "F16") });
+    const scales = packScales(this.scales);
+    tensors.set("scales", { dtype: "U8", shape: [scales.length], data: scales });
+    tensors.set("tables", { ...tensors.get("tables")!, data: f32ToBytes(this.tables, "F16") });
     return { ...this.#coded, tensors };
   }
 
