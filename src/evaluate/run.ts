@@ -13,6 +13,7 @@ import { exists, hashRange, sha256 } from "../container/disk.js";
 import { describeFiles, type InputFile } from "../container/input-files.js";
 import { canonicalJson, prettyJson } from "../container/json.js";
 import { InputError, UsageError } from "../errors.js";
+import { type LocalModel, localModel } from "../hub/local-model.js";
 import type { OnProgress } from "../progress.js";
 import { loadModel } from "../runtime/load.js";
 import { readCorpus } from "../text/corpus.js";
@@ -25,11 +26,11 @@ import { readTask } from "./task-file.js";
 import { evaluateTasks, type TaskResult } from "./tasks.js";
 
 export interface RunEvaluationOptions {
-  /** Path of a model. */
+  /** Path of a model, or its name on the hub, see `localModel`. */
   readonly model: string;
   /** Folder of a LoRA adapter in PEFT's form, used on top of the model. */
   readonly adapter?: string | undefined;
-  /** Path of the model to compare with on the text. */
+  /** The same of the model to compare with on the text. */
   readonly reference?: string | undefined;
   /** Path of a text, see `readCorpus`. This or tasks, or both. */
   readonly text?: string | undefined;
@@ -54,10 +55,14 @@ export interface RunEvaluationOptions {
   readonly onNote?: ((line: string) => void) | undefined;
 }
 
-/** Which model: of a PocketLLM folder the hash of its manifest, which names every file by its own. */
-export type ModelIdentity =
-  | { readonly path: string; readonly format: "pocketllm"; readonly manifestSha256: string }
-  | { readonly path: string; readonly format: string; readonly sha256: string };
+/**
+ * Which model: of a PocketLLM folder the hash of its manifest, which names every file by its own. `path` is what
+ * the user gave; `commit` is there for a model of the hub.
+ */
+export type ModelIdentity = { readonly path: string; readonly commit?: string } & (
+  | { readonly format: "pocketllm"; readonly manifestSha256: string }
+  | { readonly format: string; readonly sha256: string }
+);
 
 export interface EvaluationReport extends Partial<Evaluation> {
   readonly tasks?: Readonly<Record<string, TaskResult>>;
@@ -80,17 +85,22 @@ export async function runEvaluation(options: RunEvaluationOptions): Promise<Eval
   if (out !== undefined) await checkWritable(out);
   const text = options.text === undefined ? undefined : await readCorpus(options.text);
   const tasks = await Promise.all((options.tasks ?? []).map(readTask));
-  const provenance = await describe(options);
+  const hub = { signal, onProgress, onNote: options.onNote };
+  const models: Models = {
+    model: await localModel(options.model, hub),
+    reference: options.reference === undefined ? undefined : await localModel(options.reference, hub),
+  };
+  const provenance = await describe(options, models);
   const journal = await openJournal(options, provenance);
   const shared = { signal, onProgress, ...(journal && { journal }) };
   let finished = false;
   try {
     const load = (path: string, kvCache: CacheFormat, adapter?: string | undefined) =>
       loadModel(path, { adapter, threads, kvCache, decoding: "exact", signal, onProgress });
-    const model = await load(options.model, options.kvCache ?? "f32", options.adapter);
+    const model = await load(models.model.path, options.kvCache ?? "f32", options.adapter);
     let report: EvaluationReport;
     try {
-      const reference = options.reference === undefined ? undefined : await load(options.reference, "f32");
+      const reference = models.reference && (await load(models.reference.path, "f32"));
       try {
         const measured =
           text && (await evaluate({ model, reference, text, protocol, context, windows, ...shared }));
@@ -136,15 +146,21 @@ type Provenance = Pick<
   "model" | "adapter" | "reference" | "text" | "taskFiles" | "tool" | "options"
 >;
 
-async function describe(options: RunEvaluationOptions): Promise<Provenance> {
+interface Models {
+  readonly model: LocalModel;
+  readonly reference: LocalModel | undefined;
+}
+
+async function describe(options: RunEvaluationOptions, models: Models): Promise<Provenance> {
   const { adapter, reference, text, tasks = [], signal, onProgress } = options;
   const { protocol = "default", context, windows, limit, bos, kvCache } = options;
   onProgress?.({ stage: "hashing the model", done: 0, total: 1 });
   const given = { ...(text !== undefined && { protocol }), context, windows, limit, bos, kvCache };
   return {
-    model: await identify(options.model, signal),
+    model: await identify(options.model, models.model, signal),
     ...(adapter !== undefined && { adapter: { path: adapter, sha256: await hashAdapter(adapter) } }),
-    ...(reference !== undefined && { reference: await identify(reference, signal) }),
+    ...(reference !== undefined &&
+      models.reference && { reference: await identify(reference, models.reference, signal) }),
     ...(text !== undefined && { text: (await describeFiles([text]))[0] }),
     ...(tasks.length > 0 && { taskFiles: await describeFiles(tasks) }),
     tool: { name: TOOL, version: VERSION },
@@ -154,20 +170,25 @@ async function describe(options: RunEvaluationOptions): Promise<Provenance> {
   };
 }
 
-async function identify(path: string, signal: AbortSignal | undefined): Promise<ModelIdentity> {
+async function identify(
+  given: string,
+  { path, commit }: LocalModel,
+  signal: AbortSignal | undefined,
+): Promise<ModelIdentity> {
+  const named = { path: given, ...(commit !== undefined && { commit }) };
   const manifest = join(path, "pocketllm.json");
   if (await exists(manifest).catch(() => false)) {
     const file = await FileSource.open(manifest);
     try {
       const manifestSha256 = await hashRange(file, 0, file.size, signal);
-      return { path, format: "pocketllm", manifestSha256 };
+      return { ...named, format: "pocketllm", manifestSha256 };
     } finally {
       await file.close();
     }
   }
   const checkpoint = await openCheckpoint(path);
   try {
-    return { path, format: checkpoint.format, sha256: await checkpoint.hash(signal) };
+    return { ...named, format: checkpoint.format, sha256: await checkpoint.hash(signal) };
   } finally {
     await checkpoint.close();
   }
@@ -178,8 +199,8 @@ async function openJournal(
   { model, adapter, reference, ...rest }: Provenance,
 ): Promise<JournalFile | undefined> {
   if (folder === undefined) return undefined;
-  // A model that was moved is the same model.
-  const withoutPath = ({ path: _, ...identity }: ModelIdentity) => identity;
+  // A model that was moved is the same model, and so is one of another commit with the same files.
+  const withoutPath = ({ path: _, commit: __, ...identity }: ModelIdentity) => identity;
   const described = {
     ...rest,
     model: withoutPath(model),

@@ -6,6 +6,7 @@ import type { TaskResult } from "../../evaluate/tasks.js";
 import type { CacheFormat } from "../../transformer/kv-cache.js";
 import { ADAPTER_OPTION, type CommandContext, defineCommand, positiveInteger } from "../command.js";
 import { kvCacheOption } from "../generation-options.js";
+import { MODEL } from "../model.js";
 
 interface EvalOptions {
   readonly text?: string;
@@ -27,7 +28,7 @@ export function registerEval(program: Command): void {
   const command = program
     .command("eval")
     .description("measure a model: perplexity, divergence from a reference model, task accuracy")
-    .argument("<model>", "Hugging Face folder, .gguf file, llama2.c .bin file or PocketLLM folder")
+    .argument("<model>", MODEL)
     .option("--text <file>", "text to measure on: plain UTF-8, .jsonl or .json with a text field")
     .addOption(
       new Option(
