@@ -20,9 +20,9 @@ import { readCorpus } from "../text/corpus.js";
 import type { CacheFormat } from "../transformer/kv-cache.js";
 import { TOOL, VERSION } from "../version.js";
 import { type Evaluation, evaluate } from "./evaluate.js";
+import { type FoundTask, findTask, type TaskFile } from "./hub-task.js";
 import { JournalFile } from "./journal.js";
 import type { Protocol } from "./protocol.js";
-import { readTask } from "./task-file.js";
 import { evaluateTasks, type TaskResult } from "./tasks.js";
 
 export interface RunEvaluationOptions {
@@ -37,7 +37,7 @@ export interface RunEvaluationOptions {
   readonly protocol?: Protocol | undefined;
   readonly context?: number | undefined;
   readonly windows?: number | undefined;
-  /** Paths of task files, see `readTask`. */
+  /** Task files, or benchmarks on the hub, see `findTask`. */
   readonly tasks?: readonly string[] | undefined;
   readonly limit?: number | undefined;
   readonly bos?: boolean | undefined;
@@ -70,7 +70,7 @@ export interface EvaluationReport extends Partial<Evaluation> {
   readonly adapter?: { readonly path: string; readonly sha256: string };
   readonly reference?: ModelIdentity;
   readonly text?: InputFile;
-  readonly taskFiles?: readonly InputFile[];
+  readonly taskFiles?: readonly TaskFile[];
   readonly tool: { readonly name: string; readonly version: string };
   readonly options: Readonly<Record<string, string | number | boolean>>;
 }
@@ -84,13 +84,16 @@ export async function runEvaluation(options: RunEvaluationOptions): Promise<Eval
   const { out, signal, onProgress, threads, bos, limit, protocol, context, windows } = options;
   if (out !== undefined) await checkWritable(out);
   const text = options.text === undefined ? undefined : await readCorpus(options.text);
-  const tasks = await Promise.all((options.tasks ?? []).map(readTask));
   const hub = { signal, onProgress, onNote: options.onNote };
+  const found: FoundTask[] = [];
+  for (const source of options.tasks ?? []) found.push(await findTask(source, hub));
+  const tasks = found.map(({ task }) => task);
+  checkNames(tasks.map(({ name }) => name));
   const models: Models = {
     model: await localModel(options.model, hub),
     reference: options.reference === undefined ? undefined : await localModel(options.reference, hub),
   };
-  const provenance = await describe(options, models);
+  const provenance = await describe(options, models, found);
   const journal = await openJournal(options, provenance);
   const shared = { signal, onProgress, ...(journal && { journal }) };
   let finished = false;
@@ -130,9 +133,13 @@ function checkOptions(options: RunEvaluationOptions): void {
   };
   if (text === undefined) needs({ reference, protocol, context, windows }, "text");
   if (tasks.length === 0) needs({ limit, bos }, "tasks");
-  const names = tasks.map((path) => basename(path));
+  checkNames(tasks.map((path) => basename(path)));
+}
+
+function checkNames(names: readonly string[]): void {
   const twice = names.find((name, i) => names.indexOf(name) < i);
-  if (twice !== undefined) throw new UsageError(`two task files are named ${twice}: rename one`);
+  if (twice !== undefined)
+    throw new UsageError(`two task files are named ${twice}: rename one, or give one of them`);
 }
 
 async function checkWritable(out: string): Promise<void> {
@@ -151,8 +158,12 @@ interface Models {
   readonly reference: LocalModel | undefined;
 }
 
-async function describe(options: RunEvaluationOptions, models: Models): Promise<Provenance> {
-  const { adapter, reference, text, tasks = [], signal, onProgress } = options;
+async function describe(
+  options: RunEvaluationOptions,
+  models: Models,
+  tasks: readonly FoundTask[],
+): Promise<Provenance> {
+  const { adapter, reference, text, signal, onProgress } = options;
   const { protocol = "default", context, windows, limit, bos, kvCache } = options;
   onProgress?.({ stage: "hashing the model", done: 0, total: 1 });
   const given = { ...(text !== undefined && { protocol }), context, windows, limit, bos, kvCache };
@@ -162,7 +173,7 @@ async function describe(options: RunEvaluationOptions, models: Models): Promise<
     ...(reference !== undefined &&
       models.reference && { reference: await identify(reference, models.reference, signal) }),
     ...(text !== undefined && { text: (await describeFiles([text]))[0] }),
-    ...(tasks.length > 0 && { taskFiles: await describeFiles(tasks) }),
+    ...(tasks.length > 0 && { taskFiles: tasks.map(({ file }) => file) }),
     tool: { name: TOOL, version: VERSION },
     options: Object.fromEntries(
       Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
@@ -196,13 +207,14 @@ async function identify(
 
 async function openJournal(
   { out, journal: folder = out === undefined ? undefined : dirname(out), onNote }: RunEvaluationOptions,
-  { model, adapter, reference, ...rest }: Provenance,
+  { model, adapter, reference, taskFiles, ...rest }: Provenance,
 ): Promise<JournalFile | undefined> {
   if (folder === undefined) return undefined;
   // A model that was moved is the same model, and so is one of another commit with the same files.
   const withoutPath = ({ path: _, commit: __, ...identity }: ModelIdentity) => identity;
   const described = {
     ...rest,
+    ...(taskFiles && { taskFiles: taskFiles.map(({ dataset: _, ...file }) => file) }),
     model: withoutPath(model),
     ...(adapter && { adapter: adapter.sha256 }),
     ...(reference && { reference: withoutPath(reference) }),

@@ -62,9 +62,13 @@ export class RepositoryCache {
     await rename(temporary, pointer);
   }
 
-  /** Names of the files in a folder of a snapshot; none where there is no such folder. */
-  async names(commit: string, folder = ""): Promise<string[]> {
-    return await readdir(join(this.snapshot(commit), folder)).catch(() => []);
+  /** Paths of the files of a snapshot, parts divided by "/". */
+  async paths(commit: string): Promise<string[]> {
+    const folder = this.snapshot(commit);
+    const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => []);
+    return entries
+      .filter((entry) => !entry.isDirectory())
+      .map((entry) => relative(folder, join(entry.parentPath, entry.name)).replaceAll("\\", "/"));
   }
 }
 

@@ -16,6 +16,7 @@ export interface ModelId extends RepositoryId {
 }
 
 export interface DatasetId {
+  /** `org/name`, or one word: a benchmark. */
   readonly name: string;
   readonly config: string | null;
   /** null: the hub's own conversion to parquet, of the newest state. */
@@ -27,7 +28,9 @@ const PART = "[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?";
 const NAME = `${PART}/${PART}`;
 const REVISION = "(?:@(?<revision>[A-Za-z0-9_][A-Za-z0-9._/+-]{0,199}))?";
 const MODEL = new RegExp(`^(?<name>${NAME})(?:/(?<file>.+\\.gguf))?${REVISION}$`, "i");
-const DATASET = new RegExp(`^(?<name>${NAME})(?::(?<config>[A-Za-z0-9_][A-Za-z0-9._-]{0,99}))?${REVISION}$`);
+const DATASET = new RegExp(
+  `^(?<name>${PART}(?:/${PART})?)(?::(?<config>[A-Za-z0-9_][A-Za-z0-9._-]{0,99}))?${REVISION}$`,
+);
 const COMMIT = /^[0-9a-f]{40}$/;
 
 /** `org/name[@revision]` or `org/name/file.gguf[@revision]`; null when `text` has neither form. */
@@ -40,7 +43,7 @@ export function parseModelId(text: string): ModelId | null {
   return { type: "model", name, file: file === null ? null : checked(file), revision: checked(revision) };
 }
 
-/** `org/name[:config][@revision]`; null when `text` has another form. */
+/** `org/name[:config][@revision]`, or one word instead of `org/name`; null when `text` has another form. */
 export function parseDatasetId(text: string): DatasetId | null {
   const groups = DATASET.exec(text)?.groups;
   if (!groups) return null;

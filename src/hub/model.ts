@@ -96,15 +96,15 @@ async function namesIn(
 }
 
 async function fromCache(repository: Repository, id: ModelId): Promise<string | null> {
-  const names = await repository.namesOnDisk();
+  const paths = await repository.pathsOnDisk();
   if (id.file !== null) {
-    const folder = id.file.slice(0, Math.max(0, id.file.lastIndexOf("/")));
-    if (!(await repository.namesOnDisk(folder)).includes(id.file.slice(id.file.lastIndexOf("/") + 1)))
+    if (!paths.includes(id.file))
       throw new InputError(
         `${formatId(id)}: ${id.file} is not in the cache, and the hub cannot be asked for it`,
       );
     return id.file;
   }
+  const names = paths.filter((path) => !path.includes("/"));
   if (names.includes(MANIFEST)) return null;
   if (names.includes("config.json") && (names.includes(WEIGHTS) || names.includes(INDEX))) return null;
   if (names.some((name) => name.endsWith(".gguf"))) return onlyGguf(id, names, false);

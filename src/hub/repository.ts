@@ -9,7 +9,7 @@ import type { OnProgress } from "../progress.js";
 import { RepositoryCache } from "./cache.js";
 import { downloadFile, type RemoteFile } from "./download.js";
 import { formatId, isCommit, isInside, type RepositoryId } from "./id.js";
-import { type Asking, apiFetch, HubUnreachableError } from "./request.js";
+import { type Asking, apiFetch, HubUnreachableError, NotOnHubError } from "./request.js";
 import { hubSettings } from "./settings.js";
 
 export interface HubOptions {
@@ -57,7 +57,7 @@ export class Repository {
     const kept = await cache.commitOf(id.revision);
     if (settings.offline) {
       if (kept === null)
-        throw new InputError(
+        throw new NotOnHubError(
           `${formatId(id)}: no such file or folder here, and not in the cache ${settings.cache}; HF_HUB_OFFLINE forbids to download it`,
         );
       return new Repository(asking, cache, kept, true, options);
@@ -76,9 +76,9 @@ export class Repository {
     return this.#cache.snapshot(this.commit);
   }
 
-  /** Names in a folder of the snapshot on disk: what offline is all there is. */
-  async namesOnDisk(folder = ""): Promise<string[]> {
-    return await this.#cache.names(this.commit, folder);
+  /** Paths of all files of the snapshot on disk: what offline is all there is. */
+  async pathsOnDisk(): Promise<string[]> {
+    return await this.#cache.paths(this.commit);
   }
 
   /** Its files by path: of one folder, or of all. CorruptFileError for names and sizes that cannot be. */

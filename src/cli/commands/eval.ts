@@ -48,7 +48,10 @@ export function registerEval(program: Command): void {
       positiveInteger,
     )
     .option("--reference <model>", "the uncompressed model to compare with, measured the same way")
-    .option("--tasks <file...>", "task files: .jsonl with context, choices and gold, or context and target")
+    .option(
+      "--tasks <task...>",
+      "task files (.jsonl with context, choices and gold, or context and target), benchmarks of the hub (arc_easy) or their data sets (org/name[:config][@revision])",
+    )
     .option("--limit <count>", "questions of each task (default: all)", positiveInteger)
     .option("--bos", "begin every question with BOS where the tokenizer adds it, as lm-eval's hf model does")
     .option("--out <file>", "write the result there as JSON, too")
@@ -62,7 +65,7 @@ export function registerEval(program: Command): void {
   defineCommand<EvalOptions>(
     command,
     "pocketllm eval smollm2-10x --text wiki.test.txt --windows 16 --reference SmolLM2-135M.gguf --out result.json\n" +
-      "  pocketllm eval smollm2-10x --tasks arc_easy.jsonl lambada_openai.jsonl --limit 200",
+      "  pocketllm eval smollm2-10x --tasks arc_easy lambada_openai my-task.jsonl --limit 200",
     async (context, [model], options) => {
       const { signal, onProgress, log: onNote } = context;
       const report = await runEvaluation({ ...options, model, signal, onProgress, onNote });
