@@ -8,7 +8,7 @@ import type { ParquetAnswer, ParquetQuestion } from "./parquet-worker.js";
 
 export type ParquetRow = Readonly<Record<string, unknown>>;
 
-/** All of HellaSwag takes less than one. */
+/** All of HellaSwag takes less than two. */
 const MAX_SECONDS = 60;
 /** Of JavaScript objects: Node's own limit on small machines. */
 const MAX_MEGABYTES = 1536;
