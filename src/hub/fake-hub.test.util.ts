@@ -102,7 +102,8 @@ export class FakeHub {
     if (what !== "resolve") return refuse(404, "EntryNotFound");
     const bytes = files.get(path.join("/"));
     if (!bytes) return refuse(404, "EntryNotFound");
-    if (!isLarge(path.join("/"))) return sendRange(bytes, range, response);
+    response.setHeader("x-repo-commit", commit);
+    if (!isLarge(path.join("/"))) return sendRange(bytes, range, response, gitHash(bytes));
     const { port } = this.#files!.address() as AddressInfo;
     const location = `http://localhost:${port}/blob/${sha256(bytes)}`;
     return response
@@ -156,7 +157,7 @@ export function treeEntry(path: string, bytes: Uint8Array): object {
         lfs: { oid: sha256(bytes), size: bytes.length, pointerSize: 130 },
         xetHash: "1".repeat(64),
       }
-    : { ...common, oid: createHash("sha1").update(`blob ${bytes.length}\0`).update(bytes).digest("hex") };
+    : { ...common, oid: gitHash(bytes) };
 }
 
 export function sendJson(
@@ -169,8 +170,13 @@ export function sendJson(
     .end(JSON.stringify(value));
 }
 
-function sendRange(bytes: Uint8Array, range: string | undefined, response: ServerResponse): ServerResponse {
-  const etag = `"${sha256(bytes)}"`;
+function sendRange(
+  bytes: Uint8Array,
+  range: string | undefined,
+  response: ServerResponse,
+  hash = sha256(bytes),
+): ServerResponse {
+  const etag = `"${hash}"`;
   const match = /^bytes=(\d+)-(\d*)$/.exec(range ?? "");
   if (!match) return response.writeHead(200, { "content-length": bytes.length, etag }).end(bytes);
   const start = Number(match[1]);
@@ -187,6 +193,10 @@ function sendRange(bytes: Uint8Array, range: string | undefined, response: Serve
 
 function isLarge(path: string): boolean {
   return /\.(safetensors|gguf|parquet)$/.test(path);
+}
+
+function gitHash(bytes: Uint8Array): string {
+  return createHash("sha1").update(`blob ${bytes.length}\0`).update(bytes).digest("hex");
 }
 
 function sha256(bytes: Uint8Array): string {
