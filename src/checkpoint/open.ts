@@ -1,7 +1,9 @@
-/** Opens a model on disk, whatever its format (Node only). */
+/** Opens a model on disk or of the hub, whatever its format (Node only). */
 import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { InputError } from "../errors.js";
+import { localModel } from "../hub/local-model.js";
+import type { HubOptions } from "../hub/repository.js";
 import type { Checkpoint } from "./checkpoint.js";
 import { FileSource } from "./file-source.js";
 import { openGguf } from "./gguf.js";
@@ -9,18 +11,20 @@ import { hashSources } from "./hash.js";
 import { openHuggingFaceFolder } from "./huggingface.js";
 import { openLlama2c } from "./llama2c.js";
 
-const FORMATS = "a Hugging Face folder, a .gguf file or a llama2.c .bin file";
+const FORMATS = "a Hugging Face folder, a .gguf file, a llama2.c .bin file or org/name on the hub";
 
 /**
- * `source`: a Hugging Face folder, a `.gguf` file or a llama2.c `.bin` file. Checks configuration and every
- * tensor's presence, shape and place; weights are read later, one at a time. Throws InputError, one line, when
- * the source cannot be used. Close the checkpoint when done.
+ * `source`: a Hugging Face folder, a `.gguf` file or a llama2.c `.bin` file, or where there is no such path, a
+ * model of the hub (`localModel`). Checks configuration and every tensor's presence, shape and place; weights are
+ * read later, one at a time. Throws InputError, one line, when the source cannot be used. Close the checkpoint
+ * when done.
  */
-export async function openCheckpoint(source: string): Promise<Checkpoint> {
-  const kind = await kindOf(source);
-  if (kind === "folder") return await openFolder(source);
-  if (kind === "other") throw new InputError(`${source}: is neither a file nor a folder; give ${FORMATS}`);
-  return await openFile(source);
+export async function openCheckpoint(source: string, options: HubOptions = {}): Promise<Checkpoint> {
+  const { path } = await localModel(source, options);
+  const kind = await kindOf(path);
+  if (kind === "folder") return await openFolder(path);
+  if (kind === "other") throw new InputError(`${path}: is neither a file nor a folder; give ${FORMATS}`);
+  return await openFile(path);
 }
 
 async function kindOf(source: string): Promise<"folder" | "file" | "other"> {
@@ -36,10 +40,6 @@ async function kindOf(source: string): Promise<"folder" | "file" | "other"> {
       code !== "ERR_INVALID_ARG_VALUE"
     )
       throw error;
-    if (/^[\w.-]+\/[\w.-]+(@[\w./-]+)?$/.test(source) && !source.startsWith("."))
-      throw new InputError(
-        `${source}: no such file or folder here; downloading from the hub is not supported yet: give a local folder`,
-      );
     throw new InputError(`${source}: no such file or folder; give ${FORMATS}`);
   }
 }

@@ -8,6 +8,8 @@ import { join } from "node:path";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { BLOCK_FORMATS } from "../checkpoint/gguf-blocks.js";
 import { openCheckpoint } from "../checkpoint/open.js";
+import { localModel } from "../hub/local-model.js";
+import type { HubOptions } from "../hub/repository.js";
 import { DTYPE_BYTES, type DType } from "../tensor/dtype.js";
 import { exists } from "./disk.js";
 import { elements, type PocketFolder } from "./folder.js";
@@ -64,11 +66,12 @@ const PART_NAMES = [
 ] as const;
 export type PartName = (typeof PART_NAMES)[number];
 
-/** `source`: a PocketLLM folder or anything that openCheckpoint takes. InputError when it is neither. */
-export async function inspectModel(source: string): Promise<Inspection> {
-  return (await exists(join(source, MANIFEST_FILE)))
-    ? await inspectFolder(source)
-    : await inspectCheckpoint(source);
+/** `source`: a PocketLLM folder, here or on the hub, or anything that openCheckpoint takes; else InputError. */
+export async function inspectModel(source: string, options: HubOptions = {}): Promise<Inspection> {
+  const { path } = await localModel(source, options);
+  return (await exists(join(path, MANIFEST_FILE)))
+    ? await inspectFolder(path)
+    : await inspectCheckpoint(path);
 }
 
 export async function inspectFolder(path: string): Promise<Inspection> {

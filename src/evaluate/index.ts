@@ -1,6 +1,7 @@
 /** What `pocketllm/evaluate` exports. */
 export type { DivergenceSummary, ProbabilityChange } from "./divergence.js";
 export { type EvaluatedModel, type EvaluateOptions, type Evaluation, evaluate } from "./evaluate.js";
+export { type FoundTask, findTask, type TaskFile } from "./hub-task.js";
 export { type EvaluationJournal, JournalFile } from "./journal.js";
 export { PROTOCOLS, type Protocol } from "./protocol.js";
 export {

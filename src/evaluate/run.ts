@@ -13,30 +13,31 @@ import { exists, hashRange, sha256 } from "../container/disk.js";
 import { describeFiles, type InputFile } from "../container/input-files.js";
 import { canonicalJson, prettyJson } from "../container/json.js";
 import { InputError, UsageError } from "../errors.js";
+import { type LocalModel, localModel } from "../hub/local-model.js";
 import type { OnProgress } from "../progress.js";
 import { loadModel } from "../runtime/load.js";
 import { readCorpus } from "../text/corpus.js";
 import type { CacheFormat } from "../transformer/kv-cache.js";
 import { TOOL, VERSION } from "../version.js";
 import { type Evaluation, evaluate } from "./evaluate.js";
+import { type FoundTask, findTask, type TaskFile } from "./hub-task.js";
 import { JournalFile } from "./journal.js";
 import type { Protocol } from "./protocol.js";
-import { readTask } from "./task-file.js";
 import { evaluateTasks, type TaskResult } from "./tasks.js";
 
 export interface RunEvaluationOptions {
-  /** Path of a model. */
+  /** Path of a model, or its name on the hub, see `localModel`. */
   readonly model: string;
   /** Folder of a LoRA adapter in PEFT's form, used on top of the model. */
   readonly adapter?: string | undefined;
-  /** Path of the model to compare with on the text. */
+  /** The same of the model to compare with on the text. */
   readonly reference?: string | undefined;
   /** Path of a text, see `readCorpus`. This or tasks, or both. */
   readonly text?: string | undefined;
   readonly protocol?: Protocol | undefined;
   readonly context?: number | undefined;
   readonly windows?: number | undefined;
-  /** Paths of task files, see `readTask`. */
+  /** Task files, or benchmarks on the hub, see `findTask`. */
   readonly tasks?: readonly string[] | undefined;
   readonly limit?: number | undefined;
   readonly bos?: boolean | undefined;
@@ -54,10 +55,14 @@ export interface RunEvaluationOptions {
   readonly onNote?: ((line: string) => void) | undefined;
 }
 
-/** Which model: of a PocketLLM folder the hash of its manifest, which names every file by its own. */
-export type ModelIdentity =
-  | { readonly path: string; readonly format: "pocketllm"; readonly manifestSha256: string }
-  | { readonly path: string; readonly format: string; readonly sha256: string };
+/**
+ * Which model: of a PocketLLM folder the hash of its manifest, which names every file by its own. `path` is what
+ * the user gave; `commit` is there for a model of the hub.
+ */
+export type ModelIdentity = { readonly path: string; readonly commit?: string } & (
+  | { readonly format: "pocketllm"; readonly manifestSha256: string }
+  | { readonly format: string; readonly sha256: string }
+);
 
 export interface EvaluationReport extends Partial<Evaluation> {
   readonly tasks?: Readonly<Record<string, TaskResult>>;
@@ -65,7 +70,7 @@ export interface EvaluationReport extends Partial<Evaluation> {
   readonly adapter?: { readonly path: string; readonly sha256: string };
   readonly reference?: ModelIdentity;
   readonly text?: InputFile;
-  readonly taskFiles?: readonly InputFile[];
+  readonly taskFiles?: readonly TaskFile[];
   readonly tool: { readonly name: string; readonly version: string };
   readonly options: Readonly<Record<string, string | number | boolean>>;
 }
@@ -79,18 +84,26 @@ export async function runEvaluation(options: RunEvaluationOptions): Promise<Eval
   const { out, signal, onProgress, threads, bos, limit, protocol, context, windows } = options;
   if (out !== undefined) await checkWritable(out);
   const text = options.text === undefined ? undefined : await readCorpus(options.text);
-  const tasks = await Promise.all((options.tasks ?? []).map(readTask));
-  const provenance = await describe(options);
+  const hub = { signal, onProgress, onNote: options.onNote };
+  const found: FoundTask[] = [];
+  for (const source of options.tasks ?? []) found.push(await findTask(source, hub));
+  const tasks = found.map(({ task }) => task);
+  checkNames(tasks.map(({ name }) => name));
+  const models: Models = {
+    model: await localModel(options.model, hub),
+    reference: options.reference === undefined ? undefined : await localModel(options.reference, hub),
+  };
+  const provenance = await describe(options, models, found);
   const journal = await openJournal(options, provenance);
   const shared = { signal, onProgress, ...(journal && { journal }) };
   let finished = false;
   try {
     const load = (path: string, kvCache: CacheFormat, adapter?: string | undefined) =>
       loadModel(path, { adapter, threads, kvCache, decoding: "exact", signal, onProgress });
-    const model = await load(options.model, options.kvCache ?? "f32", options.adapter);
+    const model = await load(models.model.path, options.kvCache ?? "f32", options.adapter);
     let report: EvaluationReport;
     try {
-      const reference = options.reference === undefined ? undefined : await load(options.reference, "f32");
+      const reference = models.reference && (await load(models.reference.path, "f32"));
       try {
         const measured =
           text && (await evaluate({ model, reference, text, protocol, context, windows, ...shared }));
@@ -120,9 +133,13 @@ function checkOptions(options: RunEvaluationOptions): void {
   };
   if (text === undefined) needs({ reference, protocol, context, windows }, "text");
   if (tasks.length === 0) needs({ limit, bos }, "tasks");
-  const names = tasks.map((path) => basename(path));
+  checkNames(tasks.map((path) => basename(path)));
+}
+
+function checkNames(names: readonly string[]): void {
   const twice = names.find((name, i) => names.indexOf(name) < i);
-  if (twice !== undefined) throw new UsageError(`two task files are named ${twice}: rename one`);
+  if (twice !== undefined)
+    throw new UsageError(`two task files are named ${twice}: rename one, or give one of them`);
 }
 
 async function checkWritable(out: string): Promise<void> {
@@ -136,17 +153,27 @@ type Provenance = Pick<
   "model" | "adapter" | "reference" | "text" | "taskFiles" | "tool" | "options"
 >;
 
-async function describe(options: RunEvaluationOptions): Promise<Provenance> {
-  const { adapter, reference, text, tasks = [], signal, onProgress } = options;
+interface Models {
+  readonly model: LocalModel;
+  readonly reference: LocalModel | undefined;
+}
+
+async function describe(
+  options: RunEvaluationOptions,
+  models: Models,
+  tasks: readonly FoundTask[],
+): Promise<Provenance> {
+  const { adapter, reference, text, signal, onProgress } = options;
   const { protocol = "default", context, windows, limit, bos, kvCache } = options;
   onProgress?.({ stage: "hashing the model", done: 0, total: 1 });
   const given = { ...(text !== undefined && { protocol }), context, windows, limit, bos, kvCache };
   return {
-    model: await identify(options.model, signal),
+    model: await identify(options.model, models.model, signal),
     ...(adapter !== undefined && { adapter: { path: adapter, sha256: await hashAdapter(adapter) } }),
-    ...(reference !== undefined && { reference: await identify(reference, signal) }),
+    ...(reference !== undefined &&
+      models.reference && { reference: await identify(reference, models.reference, signal) }),
     ...(text !== undefined && { text: (await describeFiles([text]))[0] }),
-    ...(tasks.length > 0 && { taskFiles: await describeFiles(tasks) }),
+    ...(tasks.length > 0 && { taskFiles: tasks.map(({ file }) => file) }),
     tool: { name: TOOL, version: VERSION },
     options: Object.fromEntries(
       Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
@@ -154,20 +181,25 @@ async function describe(options: RunEvaluationOptions): Promise<Provenance> {
   };
 }
 
-async function identify(path: string, signal: AbortSignal | undefined): Promise<ModelIdentity> {
+async function identify(
+  given: string,
+  { path, commit }: LocalModel,
+  signal: AbortSignal | undefined,
+): Promise<ModelIdentity> {
+  const named = { path: given, ...(commit !== undefined && { commit }) };
   const manifest = join(path, "pocketllm.json");
   if (await exists(manifest).catch(() => false)) {
     const file = await FileSource.open(manifest);
     try {
       const manifestSha256 = await hashRange(file, 0, file.size, signal);
-      return { path, format: "pocketllm", manifestSha256 };
+      return { ...named, format: "pocketllm", manifestSha256 };
     } finally {
       await file.close();
     }
   }
   const checkpoint = await openCheckpoint(path);
   try {
-    return { path, format: checkpoint.format, sha256: await checkpoint.hash(signal) };
+    return { ...named, format: checkpoint.format, sha256: await checkpoint.hash(signal) };
   } finally {
     await checkpoint.close();
   }
@@ -175,13 +207,14 @@ async function identify(path: string, signal: AbortSignal | undefined): Promise<
 
 async function openJournal(
   { out, journal: folder = out === undefined ? undefined : dirname(out), onNote }: RunEvaluationOptions,
-  { model, adapter, reference, ...rest }: Provenance,
+  { model, adapter, reference, taskFiles, ...rest }: Provenance,
 ): Promise<JournalFile | undefined> {
   if (folder === undefined) return undefined;
-  // A model that was moved is the same model.
-  const withoutPath = ({ path: _, ...identity }: ModelIdentity) => identity;
+  // A model that was moved is the same model, and so is one of another commit with the same files.
+  const withoutPath = ({ path: _, commit: __, ...identity }: ModelIdentity) => identity;
   const described = {
     ...rest,
+    ...(taskFiles && { taskFiles: taskFiles.map(({ dataset: _, ...file }) => file) }),
     model: withoutPath(model),
     ...(adapter && { adapter: adapter.sha256 }),
     ...(reference && { reference: withoutPath(reference) }),

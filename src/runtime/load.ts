@@ -1,10 +1,11 @@
-/** Models in Node: on disk by path, and all that a browser can load too. */
+/** Models in Node: on disk by path, on the hub by name, and all that a browser can load too. */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { openAdapter } from "../adapter/open.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { openFolder } from "../container/reader.js";
+import { localModel } from "../hub/local-model.js";
 import { denseSource } from "../transformer/weights.js";
 import { withAdapter } from "./adapted-weights.js";
 import { assembleModel, type LoadModelOptions, type OpenedModel } from "./assemble.js";
@@ -12,9 +13,10 @@ import type { LoadedModel } from "./loaded-model.js";
 import { type ModelSource, openedFolder, openFiles, openUrl } from "./source.js";
 
 /**
- * Loads a Hugging Face folder, a `.gguf` file, a llama2.c `.bin` file or a PocketLLM folder, ready to run; a
- * PocketLLM folder may also be given as a URL or as its files. Coded weights stay coded in memory. InputError,
- * one line, when that is not possible. Close the model when done: it owns threads.
+ * Loads a Hugging Face folder, a `.gguf` file, a llama2.c `.bin` file or a PocketLLM folder, ready to run, or where
+ * there is no such path, `org/name[@revision]` of the hub (`localModel`); a PocketLLM folder may also be given as a
+ * URL or as its files. Coded weights stay coded in memory. InputError, one line, when that is not possible. Close
+ * the model when done: it owns threads.
  */
 export async function loadModel(
   source: ModelSource,
@@ -45,15 +47,18 @@ async function adapted(opened: OpenedModel, folder: string): Promise<OpenedModel
 async function openModel(source: ModelSource, options: LoadModelOptions): Promise<OpenedModel> {
   if (source instanceof URL)
     return source.protocol === "file:"
-      ? await openPath(fileURLToPath(source))
+      ? await openPath(fileURLToPath(source), options)
       : await openUrl(source, options);
   if (typeof source !== "string") return await openFiles(source);
-  return /^https?:\/\//.test(source) ? await openUrl(new URL(source), options) : await openPath(source);
+  return /^https?:\/\//.test(source)
+    ? await openUrl(new URL(source), options)
+    : await openPath(source, options);
 }
 
-async function openPath(source: string): Promise<OpenedModel> {
-  if (await exists(join(source, "pocketllm.json"))) return openedFolder(await openFolder(source));
-  const checkpoint = await openCheckpoint(source);
+async function openPath(source: string, options: LoadModelOptions): Promise<OpenedModel> {
+  const { path } = await localModel(source, options);
+  if (await exists(join(path, "pocketllm.json"))) return openedFolder(await openFolder(path));
+  const checkpoint = await openCheckpoint(path);
   return {
     source,
     config: checkpoint.config,

@@ -4,6 +4,7 @@ import { type BenchReport, benchModels, type ModelSpeed, NEW_TOKENS, RUNS } from
 import type { KernelReport } from "../../bench/kernels.js";
 import { collect, defineCommand, positiveInteger } from "../command.js";
 import { megabytes } from "../format.js";
+import { findModel, MODEL } from "../model.js";
 
 interface Flags {
   readonly against?: readonly string[];
@@ -18,7 +19,7 @@ export function registerBench(program: Command): void {
     .description(
       "Measures tokens per second, time to the first token, memory and load time. Models are measured in turn, each in a process of its own.",
     )
-    .argument("<model>", "PocketLLM folder, Hugging Face folder or .gguf file")
+    .argument("<model>", MODEL)
     .option("--against <model>", "a model to compare with, measured in the same run (repeatable)", collect)
     .option("--threads <n>", "threads to compute with (default: the cores, at most 8)", positiveInteger)
     .option("--tokens <n>", "tokens decoded in a run", positiveInteger, NEW_TOKENS)
@@ -26,9 +27,13 @@ export function registerBench(program: Command): void {
   defineCommand<Flags>(
     command,
     "pocketllm bench ./smollm2-10x --against ./SmolLM2-135M.gguf --threads 2",
-    async ({ signal, onProgress, print }, [source], { against = [], threads, tokens, runs }) => {
-      const models = [source, ...against];
-      const report = await benchModels({ models, threads, tokens, runs, signal, onProgress });
+    async (context, [source], { against = [], threads, tokens, runs }) => {
+      const { signal, onProgress, print } = context;
+      const names = [source, ...against];
+      const models: string[] = [];
+      for (const name of names) models.push((await findModel(name, context)).path);
+      const measured = await benchModels({ models, threads, tokens, runs, signal, onProgress });
+      const report = { ...measured, models: measured.models.map((m, i) => ({ ...m, model: names[i] })) };
       for (const line of lines(report)) print(line);
       const [first, ...others] = report.models;
       const { kernels, machine, load } = report;

@@ -5,6 +5,7 @@ import { loadModel } from "../../runtime/load.js";
 import { defineCommand } from "../command.js";
 import { converse } from "../conversation.js";
 import { addGenerationOptions, type GenerationFlags, generationOptions } from "../generation-options.js";
+import { findModel, MODEL } from "../model.js";
 
 /** Context where none is given: the KV cache of a conversation is allocated at once (47 MB for SmolLM2-135M). */
 const DEFAULT_CONTEXT = 2048;
@@ -20,7 +21,7 @@ export function registerChat(program: Command): void {
       "Holds a conversation: a line is a question. /reset forgets it, /system TEXT sets the system message, " +
         "/quit ends; Ctrl-C stops an answer, a second one ends.",
     )
-    .argument("<model>", "Hugging Face folder, .gguf file, llama2.c .bin file or PocketLLM folder")
+    .argument("<model>", MODEL)
     .option("--system <text>", "the system message (default: the chat template's own)");
   addGenerationOptions(command, 512);
   defineCommand<Flags>(
@@ -29,7 +30,8 @@ export function registerChat(program: Command): void {
     async (context, [source], flags) => {
       const { threads, adapter, kvCache, system } = flags;
       const { signal, onProgress } = context;
-      const model = await loadModel(source, {
+      const { path } = await findModel(source, context);
+      const model = await loadModel(path, {
         adapter,
         threads,
         kvCache,

@@ -24,6 +24,7 @@ import {
   seed,
 } from "../command.js";
 import { megabytes } from "../format.js";
+import { findModel } from "../model.js";
 import { planLines } from "../plan-table.js";
 
 interface Options {
@@ -49,7 +50,10 @@ export function registerCompress(program: Command): void {
   const command = program
     .command("compress")
     .description("compress a model into a PocketLLM folder")
-    .argument("<model>", "Hugging Face folder, .gguf file or llama2.c .bin file")
+    .argument(
+      "<model>",
+      "Hugging Face folder, .gguf file, llama2.c .bin file, or org/name[@revision] on the hub",
+    )
     .option("--out <dir>", "folder to make; must not exist")
     .option("--target <ratio>", "size wanted, as a ratio to the 16-bit file (default: 10x)")
     .option("--bits <number>", "size wanted, as mean bits a weight; instead of --target")
@@ -93,7 +97,7 @@ export function registerCompress(program: Command): void {
     .option("--dry-run", "print the plan, its exact size and a forecast of time and memory; write nothing");
   const example =
     "pocketllm compress SmolLM2-135M.gguf --out smollm2-10x --target 10x --calibration wiki.txt c4.jsonl";
-  defineCommand<Options>(command, example, async (context, [source], options) => {
+  defineCommand<Options>(command, example, async (context, [model], options) => {
     const wanted = [options.target, options.bits, options.divergence].filter((x) => x !== undefined);
     if (wanted.length > 1) throw new UsageError("give one of --target, --bits and --divergence");
     checkRecipe(options);
@@ -102,6 +106,7 @@ export function registerCompress(program: Command): void {
       context.log(
         "no --calibration text given: compressing without data, which costs much quality below 4 bits",
       );
+    const { path: source } = await findModel(model, context);
     const common = {
       source,
       adapter: options.adapter,

@@ -6,6 +6,7 @@ import type { TaskResult } from "../../evaluate/tasks.js";
 import type { CacheFormat } from "../../transformer/kv-cache.js";
 import { ADAPTER_OPTION, type CommandContext, defineCommand, positiveInteger } from "../command.js";
 import { kvCacheOption } from "../generation-options.js";
+import { MODEL } from "../model.js";
 
 interface EvalOptions {
   readonly text?: string;
@@ -27,7 +28,7 @@ export function registerEval(program: Command): void {
   const command = program
     .command("eval")
     .description("measure a model: perplexity, divergence from a reference model, task accuracy")
-    .argument("<model>", "Hugging Face folder, .gguf file, llama2.c .bin file or PocketLLM folder")
+    .argument("<model>", MODEL)
     .option("--text <file>", "text to measure on: plain UTF-8, .jsonl or .json with a text field")
     .addOption(
       new Option(
@@ -47,7 +48,10 @@ export function registerEval(program: Command): void {
       positiveInteger,
     )
     .option("--reference <model>", "the uncompressed model to compare with, measured the same way")
-    .option("--tasks <file...>", "task files: .jsonl with context, choices and gold, or context and target")
+    .option(
+      "--tasks <task...>",
+      "task files (.jsonl with context, choices and gold, or context and target), benchmarks of the hub (arc_easy) or their data sets (org/name[:config][@revision])",
+    )
     .option("--limit <count>", "questions of each task (default: all)", positiveInteger)
     .option("--bos", "begin every question with BOS where the tokenizer adds it, as lm-eval's hf model does")
     .option("--out <file>", "write the result there as JSON, too")
@@ -61,7 +65,7 @@ export function registerEval(program: Command): void {
   defineCommand<EvalOptions>(
     command,
     "pocketllm eval smollm2-10x --text wiki.test.txt --windows 16 --reference SmolLM2-135M.gguf --out result.json\n" +
-      "  pocketllm eval smollm2-10x --tasks arc_easy.jsonl lambada_openai.jsonl --limit 200",
+      "  pocketllm eval smollm2-10x --tasks arc_easy lambada_openai my-task.jsonl --limit 200",
     async (context, [model], options) => {
       const { signal, onProgress, log: onNote } = context;
       const report = await runEvaluation({ ...options, model, signal, onProgress, onNote });

@@ -4,6 +4,7 @@ import type { EndEvent } from "../../runtime/generate.js";
 import { loadModel } from "../../runtime/load.js";
 import { defineCommand } from "../command.js";
 import { addGenerationOptions, type GenerationFlags, generationOptions } from "../generation-options.js";
+import { findModel, MODEL } from "../model.js";
 
 interface Flags extends GenerationFlags {
   readonly prompt: string;
@@ -13,7 +14,7 @@ export function registerGenerate(program: Command): void {
   const command = program
     .command("generate")
     .description("Completes a text. The speed of prompt and new tokens is printed on stderr.")
-    .argument("<model>", "Hugging Face folder, .gguf file, llama2.c .bin file or PocketLLM folder")
+    .argument("<model>", MODEL)
     .requiredOption("--prompt <text>", "the text to continue");
   addGenerationOptions(command, 64);
   defineCommand<Flags>(
@@ -22,7 +23,8 @@ export function registerGenerate(program: Command): void {
     async (context, [source], flags) => {
       const { threads, adapter, kvCache, context: contextLength } = flags;
       const { signal, onProgress } = context;
-      const model = await loadModel(source, {
+      const { path } = await findModel(source, context);
+      const model = await loadModel(path, {
         adapter,
         threads,
         kvCache,

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { type Inspection, inspectModel } from "../../container/inspect.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { megabytes } from "../format.js";
+import { findModel, MODEL } from "../model.js";
 
 interface InspectOptions {
   readonly layers?: boolean;
@@ -12,13 +13,13 @@ export function registerInspect(program: Command): void {
   const command = program
     .command("inspect")
     .description("Shows how large a model is by part, in bytes and bits a weight, against its 16-bit size.")
-    .argument("<model>", "PocketLLM folder, Hugging Face folder, .gguf file or llama2.c .bin file")
+    .argument("<model>", MODEL)
     .option("--layers", "list every tensor too");
   defineCommand<InspectOptions>(
     command,
     "pocketllm inspect ./smollm2-10x --layers",
     async (context, [source], options) => {
-      const inspection = await inspectModel(source);
+      const inspection = await inspectModel((await findModel(source, context)).path);
       print(context, source, inspection, options.layers ?? false);
       const { tensors, ...summary } = inspection;
       return options.layers ? { ...inspection } : summary;

@@ -38,7 +38,7 @@ export function registerReport(program: Command): void {
     .addOption(new Option("--protocol <name>", "as for eval").choices(PROTOCOLS))
     .option("--context <tokens>", "as for eval", positiveInteger)
     .option("--windows <count>", "as for eval", positiveInteger)
-    .option("--tasks <files...>", "task files to measure the folders on now, as for eval")
+    .option("--tasks <tasks...>", "tasks to measure the folders on now, as for eval")
     .option("--limit <count>", "as for eval", positiveInteger)
     .option("--card", "write a model card, README.md, into each folder")
     .option("--base-model <id>", "for the card: the original's id on the hub", baseModel)

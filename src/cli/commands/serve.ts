@@ -5,6 +5,7 @@ import { inspectModel } from "../../container/inspect.js";
 import { loadModel } from "../../runtime/load.js";
 import { createServer } from "../../serve/server.js";
 import { defineCommand, nonNegativeInteger, positiveInteger } from "../command.js";
+import { findModel, MODEL } from "../model.js";
 
 interface Flags {
   readonly host: string;
@@ -26,12 +27,15 @@ export function registerServe(program: Command): void {
       "Serves a model over HTTP, with a chat page at /, as OpenAI's API does: /v1/chat/completions, /v1/completions, /v1/models, and " +
         "/health, /metrics, /openapi.json. Ctrl-C answers what runs, then ends.",
     )
-    .argument("<model>", "Hugging Face folder, .gguf file, llama2.c .bin file or PocketLLM folder")
+    .argument("<model>", MODEL)
     .option("--host <address>", "0.0.0.0 is reachable from other machines: give a key", "127.0.0.1")
     .option("--port <n>", "0 takes a free one", port, 8080)
     .option("--api-key <key>", "asked of every request (default: $POCKETLLM_API_KEY, or none)")
     .option("--cors <origin>", "origin whose web pages may call the server (default: none)")
-    .option("--name <id>", "the model's id in requests (default: the name of its folder or file)")
+    .option(
+      "--name <id>",
+      "the model's id in requests (default: the name of its folder or file, or on the hub)",
+    )
     .option("--parallel <n>", "sequences that run together", positiveInteger, 32)
     .option("--queue <n>", "sequences that wait; more are refused with 429", nonNegativeInteger, 128)
     .option("--timeout <seconds>", "from a request's arrival to the end of its answer", positiveInteger, 600)
@@ -43,7 +47,8 @@ export function registerServe(program: Command): void {
     async (context, [source], flags) => {
       const { host, cors, parallel, queue, timeout, threads } = flags;
       const { signal, onProgress } = context;
-      const model = await loadModel(source, {
+      const { path, commit } = await findModel(source, context);
+      const model = await loadModel(path, {
         threads,
         context: flags.context,
         joinVectors: true,
@@ -51,10 +56,10 @@ export function registerServe(program: Command): void {
         onProgress,
       });
       try {
-        const size = await inspectModel(source);
+        const size = await inspectModel(path);
         const server = await createServer({
           model,
-          name: flags.name ?? basename(resolve(source)),
+          name: flags.name ?? (commit === undefined ? basename(resolve(source)) : source),
           size,
           apiKey: flags.apiKey ?? process.env["POCKETLLM_API_KEY"],
           cors,

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { train } from "../../train/train.js";
 import { defineCommand, peakBytes, positiveInteger } from "../command.js";
 import { megabytes } from "../format.js";
+import { findModel } from "../model.js";
 import { addTrainingOptions, runOptions, type TrainingOptions } from "../training-options.js";
 
 interface Options extends TrainingOptions {
@@ -25,7 +26,8 @@ export function registerTrain(program: Command): void {
   });
   const example = "pocketllm train --like models/pocket-stories --data tinystories.txt --out my-stories";
   defineCommand<Options>(command, example, async (context, _, options) => {
-    const { like, epochs } = options;
+    const { epochs } = options;
+    const { path: like } = await findModel(options.like, context);
     const report = await train({ like, epochs, ...runOptions(options, context) });
     const peak = peakBytes();
     context.print(

@@ -12,6 +12,7 @@ import {
   positiveInteger,
 } from "../command.js";
 import { megabytes } from "../format.js";
+import { findModel } from "../model.js";
 import { addTrainingOptions, runOptions, type TrainingOptions } from "../training-options.js";
 
 interface Options extends Omit<TrainingOptions, "data"> {
@@ -32,7 +33,7 @@ export function registerTune(program: Command): void {
     .description(
       "train an adapter (LoRA) for a compressed model on text, or with --distill its scales, tables and norms to predict what the original predicts",
     )
-    .argument("<model>", "PocketLLM folder")
+    .argument("<model>", "PocketLLM folder, here or on the hub")
     .option("--distill <original>", "the model it was made from, to learn from it")
     .option("--data <file...>", "text, .jsonl or .json files to learn on; never the text it is measured on")
     .option(
@@ -59,10 +60,12 @@ export function registerTune(program: Command): void {
   const example =
     "pocketllm tune smollm2-10x --distill SmolLM2-135M.gguf --data wiki.txt c4.jsonl --out smollm2-10x-tuned\n" +
     "  pocketllm tune smollm2-10x --data alpaca.json --adapter-bits 4 --out smollm2-10x-alpaca";
-  defineCommand<Options>(command, example, async (context, [folder], options) => {
-    const { distill: original, selfData, tokens, epochs, timeBudget, data = [] } = options;
+  defineCommand<Options>(command, example, async (context, [model], options) => {
+    const { distill, selfData, tokens, epochs, timeBudget, data = [] } = options;
     if (selfData === undefined && data.length === 0)
       throw new UsageError("give --data, the files to learn on (or --distill with --self-data)");
+    const { path: folder } = await findModel(model, context);
+    const original = distill && (await findModel(distill, context)).path;
     const report = await tune({
       ...{ folder, original, adapter: adapterOf(options), selfData, tokens, epochs, timeBudget },
       ...runOptions({ ...options, data }, context),
