@@ -9,6 +9,7 @@ import { localModel } from "../hub/local-model.js";
 import { denseSource } from "../transformer/weights.js";
 import { withAdapter } from "./adapted-weights.js";
 import { assembleModel, type LoadModelOptions, type OpenedModel } from "./assemble.js";
+import { withLeanHeap } from "./lean-heap.js";
 import type { LoadedModel } from "./loaded-model.js";
 import { type ModelSource, openedFolder, openFiles, openUrl } from "./source.js";
 
@@ -22,8 +23,10 @@ export async function loadModel(
   source: ModelSource,
   { adapter, ...options }: LoadInNodeOptions = {},
 ): Promise<LoadedModel> {
-  const opened = await openModel(source, options);
-  return await assembleModel(adapter === undefined ? opened : await adapted(opened, adapter), options);
+  return await withLeanHeap(async () => {
+    const opened = await openModel(source, options);
+    return await assembleModel(adapter === undefined ? opened : await adapted(opened, adapter), options);
+  });
 }
 
 export interface LoadInNodeOptions extends LoadModelOptions {

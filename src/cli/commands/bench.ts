@@ -17,7 +17,7 @@ export function registerBench(program: Command): void {
   const command = program
     .command("bench")
     .description(
-      "Measures tokens per second, time to the first token, memory and load time. Models are measured in turn, each in a process of its own.",
+      "measure tokens per second, time to the first token, memory and load time; models in turn, each in a process of its own",
     )
     .argument("<model>", MODEL)
     .option("--against <model>", "a model to compare with, measured in the same run (repeatable)", collect)

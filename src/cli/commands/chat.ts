@@ -18,8 +18,8 @@ export function registerChat(program: Command): void {
   const command = program
     .command("chat")
     .description(
-      "Holds a conversation: a line is a question. /reset forgets it, /system TEXT sets the system message, " +
-        "/quit ends; Ctrl-C stops an answer, a second one ends.",
+      "hold a conversation: a line is a question. /reset forgets it, /system TEXT sets the system message, " +
+        "/quit ends; Ctrl-C stops an answer, a second one ends",
     )
     .argument("<model>", MODEL)
     .option("--system <text>", "the system message (default: the chat template's own)");

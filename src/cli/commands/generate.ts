@@ -13,7 +13,7 @@ interface Flags extends GenerationFlags {
 export function registerGenerate(program: Command): void {
   const command = program
     .command("generate")
-    .description("Completes a text. The speed of prompt and new tokens is printed on stderr.")
+    .description("complete a text; the speed of prompt and new tokens is printed on stderr")
     .argument("<model>", MODEL)
     .requiredOption("--prompt <text>", "the text to continue");
   addGenerationOptions(command, 64);

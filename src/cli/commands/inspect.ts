@@ -12,7 +12,7 @@ interface InspectOptions {
 export function registerInspect(program: Command): void {
   const command = program
     .command("inspect")
-    .description("Shows how large a model is by part, in bytes and bits a weight, against its 16-bit size.")
+    .description("show how large a model is by part, in bytes and bits a weight, against its 16-bit size")
     .argument("<model>", MODEL)
     .option("--layers", "list every tensor too");
   defineCommand<InspectOptions>(

@@ -27,7 +27,7 @@ export function registerReport(program: Command): void {
   const command = program
     .command("report")
     .description(
-      "Writes one HTML file about compressed models: sizes, bits, distortion, quality, tasks, speed, how they were made.",
+      "write one HTML file about compressed models: sizes, bits, distortion, quality, tasks, speed, how they were made",
     )
     .argument("<folders...>", "PocketLLM folders")
     .option("--out <file>", "the page", "report.html")

@@ -24,8 +24,8 @@ export function registerServe(program: Command): void {
   const command = program
     .command("serve")
     .description(
-      "Serves a model over HTTP, with a chat page at /, as OpenAI's API does: /v1/chat/completions, /v1/completions, /v1/models, and " +
-        "/health, /metrics, /openapi.json. Ctrl-C answers what runs, then ends.",
+      "serve a model over HTTP, with a chat page at /, as OpenAI's API does: /v1/chat/completions, /v1/completions, /v1/models, and " +
+        "/health, /metrics, /openapi.json. Ctrl-C answers what runs, then ends",
     )
     .argument("<model>", MODEL)
     .option("--host <address>", "0.0.0.0 is reachable from other machines: give a key", "127.0.0.1")

@@ -8,7 +8,7 @@ import { findModel } from "../model.js";
 export function registerVerify(program: Command): void {
   const command = program
     .command("verify")
-    .description("Checks every file and tensor of a PocketLLM folder against the hashes in its manifest.")
+    .description("check every file and tensor of a PocketLLM folder against the hashes in its manifest")
     .argument("<folder>", "PocketLLM folder, here or on the hub");
   defineCommand(command, "pocketllm verify ./smollm2-10x", async (context, [folder]) => {
     const { signal, onProgress } = context;
