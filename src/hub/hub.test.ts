@@ -7,9 +7,7 @@ import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
 import { InputError } from "../errors.js";
 import { FakeHub, sendJson, treeEntry } from "./fake-hub.test.util.js";
-import { parseDatasetId, parseModelId } from "./id.js";
 import { localModel } from "./local-model.js";
-import { hubSettings } from "./settings.js";
 
 const hub = new FakeHub();
 const WEIGHTS = Buffer.alloc(400_000, "weights ");
@@ -65,47 +63,6 @@ function assertNothingWhole(repository: string): void {
   );
   assert.ok(!existsSync(join(cached(repository), "refs", "main")));
 }
-
-test("names of the hub, and what is none", () => {
-  const model = (text: string) => {
-    const id = parseModelId(text);
-    return id && [id.name, id.file, id.revision];
-  };
-  assert.deepEqual(model("org/name"), ["org/name", null, "main"]);
-  assert.deepEqual(model("HuggingFaceTB/SmolLM2-1.7B@v1.0"), ["HuggingFaceTB/SmolLM2-1.7B", null, "v1.0"]);
-  assert.deepEqual(model("o/n@refs/pr/3"), ["o/n", null, "refs/pr/3"]);
-  assert.deepEqual(model("o/n/a-Q4_K.gguf@main"), ["o/n", "a-Q4_K.gguf", "main"]);
-  assert.deepEqual(model("o/n/sub/a b.gguf"), ["o/n", "sub/a b.gguf", "main"]);
-  for (const text of [
-    "name",
-    "./o/n",
-    "../n/x",
-    "/o/n",
-    "o/n/x",
-    "o/n@",
-    "o/../n",
-    "o/n.",
-    "~/n",
-    "o/a.gguf",
-    "o\\n",
-  ])
-    assert.equal(model(text), null, text);
-  for (const text of ["o/n@../x", "o/n@a/../b", "o/n/../../x.gguf", "o/n/..\\x.gguf"]) {
-    const parse = () => assert.equal(parseModelId(text), null);
-    try {
-      parse();
-    } catch (error) {
-      assert.ok(error instanceof InputError, text);
-    }
-  }
-  assert.deepEqual(parseDatasetId("allenai/ai2_arc:ARC-Easy@abc"), {
-    name: "allenai/ai2_arc",
-    config: "ARC-Easy",
-    revision: "abc",
-  });
-  assert.deepEqual(parseDatasetId("o/n"), { name: "o/n", config: null, revision: null });
-  for (const text of ["./a/b", "../x.jsonl", "/x", "o/n:", "o/n/x"]) assert.equal(parseDatasetId(text), null);
-});
 
 test("what exists here is meant, and a model is fetched once, without what it does not need", async () => {
   const commit = hub.repositories.get("models/org/small")!.branches.get("main")!;
@@ -400,21 +357,4 @@ test("GGUF: the only one, one by name, several", async () => {
   assert.equal(readFileSync((await localModel("org/two/sub/c.gguf")).path, "latin1"), "GGUFc");
   await refused("org/two/a.gguf", /a\.gguf is not in the cache/);
   assert.equal((await localModel("org/one")).path, one.path);
-});
-
-test("the environment, as Python's huggingface_hub reads it", async () => {
-  const at = async (env: Record<string, string>) => await hubSettings({ HF_HOME: home, ...env });
-  assert.deepEqual(await at({}), {
-    endpoint: "https://huggingface.co",
-    token: null,
-    offline: false,
-    cache: join(home, "hub"),
-  });
-  assert.equal((await at({ HF_HUB_CACHE: "/c" })).cache, "/c");
-  assert.equal((await at({ HF_TOKEN: " hf_x\n" })).token, "hf_x");
-  assert.equal((await at({ HF_ENDPOINT: "http://mirror:1/" })).endpoint, "http://mirror:1");
-  assert.equal((await at({ HF_HUB_OFFLINE: "1" })).offline, true);
-  assert.equal((await at({ HF_HUB_OFFLINE: "0" })).offline, false);
-  assert.equal((await hubSettings({ XDG_CACHE_HOME: "/x" })).cache, join("/x", "huggingface", "hub"));
-  await assert.rejects(at({ HF_ENDPOINT: "file:///x" }), /HF_ENDPOINT is no http or https address/);
 });
