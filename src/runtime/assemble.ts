@@ -7,6 +7,7 @@ import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend } from "../compute/backend.js";
 import { createBackend } from "../compute/create.js";
 import { InputError, UsageError } from "../errors.js";
+import type { ConstraintSource } from "../grammar/constraint.js";
 import type { OnProgress } from "../progress.js";
 import { createTokenizer } from "../text/tokenizer.js";
 import { TransformerBatch } from "../transformer/batch.js";
@@ -55,6 +56,11 @@ export interface LoadModelOptions {
   readonly onProgress?: OnProgress | undefined;
 }
 
+/** Makes what holds answers to a format, when the first one asks for it. */
+export type ConstraintFactory = (
+  model: Pick<LoadedModel, "config" | "tokenizer">,
+) => Promise<ConstraintSource>;
+
 /**
  * Loads tokenizer and weights and closes `opened`, whatever happens. InputError when there is no tokenizer, a
  * tensor is damaged, or memory does not suffice.
@@ -70,6 +76,7 @@ export async function assembleModel(
     signal,
     onProgress,
   }: LoadModelOptions = {},
+  constraintsOf?: ConstraintFactory | undefined,
 ): Promise<LoadedModel> {
   const started = performance.now();
   const { source, config } = opened;
@@ -94,6 +101,7 @@ export async function assembleModel(
       signal,
       onProgress: opened.reportsProgress ? undefined : onProgress,
     });
+    let constraints: Promise<ConstraintSource> | undefined;
     const model: LoadedModel = {
       config,
       tokenizer,
@@ -114,7 +122,14 @@ export async function assembleModel(
           decoding,
         }),
       generate: (prompt, options) => generate(model, prompt, options),
+      createConstraint:
+        constraintsOf &&
+        (async (format) => {
+          constraints ??= constraintsOf(model);
+          return await (await constraints).constrain(format);
+        }),
       async close() {
+        await constraints?.then((source) => source.close());
         freeWeights(owner, weights);
         await owner.close();
       },

@@ -3,6 +3,7 @@
  * terminals.
  */
 import { InputError, UsageError } from "../errors.js";
+import type { AnswerFormat } from "../grammar/schema.js";
 import type { ChatMessage } from "../text/chat-template.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { eventLoopTurn } from "./event-loop.js";
@@ -38,6 +39,8 @@ export interface GenerateOptions extends SamplingOptions {
   readonly onContextFull?: OnContextFull | undefined;
   /** Strings that end the text; they are not part of it. */
   readonly stop?: readonly string[];
+  /** JSON, or JSON that fits a schema; in Node. A text that ends by "length" is only the beginning of it. Default: any text. */
+  readonly format?: AnswerFormat | undefined;
   /** Ends the stream with finishReason "abort", once the chunk or token being computed is done. */
   readonly signal?: AbortSignal | undefined;
   /**
@@ -103,7 +106,9 @@ export async function* generate(
   prompt: Prompt,
   options: GenerateOptions = {},
 ): AsyncGenerator<GenerateEvent, void> {
-  const { signal, stop = [] } = options;
+  const { signal, stop = [], format } = options;
+  if (format && !model.createConstraint)
+    throw new UsageError("answers cannot be held to a format here: that takes Node");
   const { ids, conversation } = encodePrompt(model.tokenizer, prompt);
   const answer = options.answer ?? conversation;
   const sampler = new Sampler(options);
@@ -113,6 +118,7 @@ export async function* generate(
   const matcher = new StopMatcher(stop);
   const cache = options.cache ?? new PrefixCache(model.createSession(capacity));
   sampler.observe(ids);
+  const constraint = format && (await model.createConstraint?.(format));
   try {
     const start = performance.now();
     const reusedTokens = cache.keepPrefix(ids);
@@ -125,12 +131,13 @@ export async function* generate(
     let decoded = 0;
     let idle = 0;
     while (logits) {
-      const { id, logprob } = sampler.next(logits);
+      const { id, logprob } = sampler.next(logits, await constraint?.mask());
       if (endIds.has(id)) {
         finishReason = "stop";
         break;
       }
       tokens++;
+      constraint?.accept(id);
       const { text, stopped } = matcher.push(detokenizer.push(id));
       const yielded = performance.now();
       yield { type: "token", token: id, text, logprob, seconds: (yielded - start) / 1000 };
@@ -158,6 +165,7 @@ export async function* generate(
       decodeTokensPerSecond: rate(decoded, decodeSeconds),
     };
   } finally {
+    constraint?.free();
     if (!options.cache) cache.free();
   }
 }

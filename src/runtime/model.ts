@@ -3,6 +3,8 @@
  * Implemented over the transformer by `loadModel`; tests implement it with a Markov chain.
  */
 import type { ModelConfig } from "../checkpoint/config.js";
+import type { Constraint } from "../grammar/constraint.js";
+import type { AnswerFormat } from "../grammar/schema.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 
 export interface ForwardOptions {
@@ -65,4 +67,9 @@ export interface LanguageModel {
   readonly contextLength: number;
   /** `capacity` in tokens, 1 ... contextLength; InputError otherwise, or when memory does not suffice. */
   createSession(capacity: number): Session;
+  /**
+   * An answer's grammar, to be freed. InputError, one line, for a schema that cannot be enforced. Absent where nothing
+   * can: in browsers.
+   */
+  createConstraint?: ((format: AnswerFormat) => Promise<Constraint>) | undefined;
 }

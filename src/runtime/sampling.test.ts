@@ -102,6 +102,30 @@ test("logit bias raises, lowers and forbids; the caller's logits stay as they we
   assert.deepEqual([...logits], [1, 3, 2, 3, -1, 0]);
 });
 
+test("a mask leaves the tokens that it has bits of, whatever else is asked for; the caller's logits stay", () => {
+  const logits = Float32Array.from({ length: 70 }, (_, id) => id / 10);
+  const before = logits.slice();
+  const mask = Int32Array.of(0b101, 1 << 31, 0b1000000);
+  assert.equal(new Sampler().next(logits, mask).id, 63);
+  assert.equal(
+    new Sampler({ logitBias: new Map([[63, Number.NEGATIVE_INFINITY]]) }).next(logits, mask).id,
+    2,
+  );
+  for (const options of [{ topK: 3 }, { topP: 0.9 }, { minP: 0.01 }, { repetitionPenalty: 1.5 }, {}]) {
+    const sampler = new Sampler({ temperature: 5, ...options });
+    const drawn = new Set(Array.from({ length: 200 }, () => sampler.next(logits, mask).id));
+    assert.ok(
+      [...drawn].every((id) => [0, 2, 63].includes(id)),
+      `${[...drawn]}`,
+    );
+  }
+  assert.deepEqual(logits, before);
+  assert.throws(
+    () => new Sampler().next(logits, new Int32Array(3)),
+    /the logit bias and the format together forbid every token/,
+  );
+});
+
 test("the same seed gives the same tokens, another seed others, in every version", () => {
   const run = (seed: number) => {
     const sampler = new Sampler({ temperature: 1.5, seed });

@@ -60,14 +60,20 @@ export class Sampler {
     for (const id of ids) this.#seen.add(id);
   }
 
-  /** `logits` [vocabularySize] stay as they are. InputError when one of them is not a finite number. */
-  next(logits: Float32Array): SampledToken {
+  /**
+   * `logits` [vocabularySize] stay as they are. `mask`: the tokens that may be chosen, a bit an id from the lowest of
+   * word 0 on; default all. InputError when a logit is not a finite number, or no token may be chosen.
+   */
+  next(logits: Float32Array, mask?: Int32Array | undefined): SampledToken {
     const likeliest = argmaxFinite(logits);
     if (likeliest === null)
       throw new InputError("the model's output is not a number: its weights are damaged");
-    const adjusted = this.#adjust(logits);
+    const adjusted = allowed(this.#adjust(logits), logits, mask);
     const best = adjusted === logits ? likeliest : argmax(adjusted);
-    if (!Number.isFinite(adjusted[best])) throw new InputError("the logit bias forbids every token");
+    if (!Number.isFinite(adjusted[best]))
+      throw new InputError(
+        `the logit bias${mask ? " and the format together forbid" : " forbids"} every token`,
+      );
     const id = this.#options.temperature === 0 ? best : this.#draw(adjusted, adjusted[best]);
     this.#seen.add(id);
     this.#chosen.set(id, (this.#chosen.get(id) ?? 0) + 1);
@@ -117,6 +123,15 @@ export class Sampler {
     }
     return last;
   }
+}
+
+/** `adjusted` with -Infinity where the mask has no bit; a copy where it is `logits` itself. */
+function allowed(adjusted: Float32Array, logits: Float32Array, mask: Int32Array | undefined): Float32Array {
+  if (!mask) return adjusted;
+  const out = adjusted === logits ? logits.slice() : adjusted;
+  for (let id = 0; id < out.length; id++)
+    if (((mask[id >> 5] >>> (id & 31)) & 1) === 0) out[id] = Number.NEGATIVE_INFINITY;
+  return out;
 }
 
 /**

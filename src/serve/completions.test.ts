@@ -312,7 +312,7 @@ test("errors have OpenAI's shapes", async () => {
     code: "unknown_parameter",
     param: "tempreature",
   });
-  await fails(() => chat({ response_format: { type: "json_object" } }), bad, {
+  await fails(() => chat({ response_format: { type: "xml" } }), bad, {
     status: 400,
     code: "invalid_value",
     param: "response_format.type",

@@ -1,8 +1,12 @@
 /** From the fields of a request to sequences for the engine: what completions and chat share. */
 import { randomInt } from "node:crypto";
+import { InputError } from "../errors.js";
+import type { Constraint } from "../grammar/constraint.js";
+import type { AnswerFormat } from "../grammar/schema.js";
 import type { SamplingOptions } from "../runtime/sampling.js";
 import type { ServedModel } from "./engine/scheduler.js";
 import { ApiError, unsupported } from "./errors.js";
+import type { ChatRequest } from "./schemas/chat.js";
 import type { GenerationFields } from "./schemas/common.js";
 
 /** Tokens of an answer where the request names no number: its KV cache is allocated at once. */
@@ -35,6 +39,46 @@ export function seedsOf({ seed, n }: GenerationFields): number[] {
 
 export function stopsOf({ stop }: GenerationFields): readonly string[] {
   return typeof stop === "string" ? [stop] : (stop ?? []);
+}
+
+/** What an answer must be; undefined for any text. ApiError 400 where the parts do not fit each other. */
+export function formatOf({
+  response_format,
+}: Pick<ChatRequest, "response_format">): AnswerFormat | undefined {
+  if (!response_format || response_format.type === "text") return undefined;
+  const { type, json_schema } = response_format;
+  if (type === "json_object") return { type: "json" };
+  const param = "response_format.json_schema";
+  if (!json_schema)
+    throw new ApiError(400, `Missing required parameter: '${param}'.`, {
+      param,
+      code: "missing_required_parameter",
+    });
+  return { type: "schema", schema: json_schema.schema, strict: json_schema.strict ?? true };
+}
+
+/** A grammar for each of `count` answers. ApiError 400 for a schema that cannot be enforced. */
+export async function constraintsOf(
+  { createConstraint }: Pick<ServedModel, "createConstraint">,
+  format: AnswerFormat | undefined,
+  count: number,
+): Promise<(Constraint | undefined)[]> {
+  const constraints: (Constraint | undefined)[] = [];
+  try {
+    for (let i = 0; i < count; i++) {
+      if (format && !createConstraint)
+        throw unsupported("response_format", "This server cannot hold answers to a format.");
+      constraints.push(format && (await createConstraint?.(format)));
+    }
+    return constraints;
+  } catch (error) {
+    for (const constraint of constraints) constraint?.free();
+    if (!(error instanceof InputError)) throw error;
+    throw new ApiError(400, error.message, {
+      param: "response_format.json_schema.schema",
+      code: "invalid_value",
+    });
+  }
 }
 
 /** ApiError 404 for another model than the one served. */

@@ -56,6 +56,8 @@ export interface Tokenizer {
   tokenId(token: string): number | null;
   /** The spelling of a token in the vocabulary (byte-level: in its alphabet), or null. */
   token(id: number): string | null;
+  /** Whether a token is one for the model alone (BOS, end of turn, …), which `decode` leaves out. */
+  isSpecial(id: number): boolean;
   /** The UTF-8 bytes that a token stands for within a text, a part of a character for some; none where no token has this id. */
   tokenBytes(id: number): Uint8Array;
   /** The conversation as the model expects it. InputError where the model has no chat template. */
@@ -114,6 +116,7 @@ export function createTokenizer(files: TokenizerFiles): Tokenizer {
     createDetokenizer: (options) => createDetokenizer(rules, table, options),
     tokenId,
     token: (id) => model.vocab[id] ?? null,
+    isSpecial: table.isSpecial,
     tokenBytes: (id) => bytesOfToken(rules, table, id),
     applyChatTemplate(messages, options) {
       if (chatTemplate === null) throw new InputError(NO_CHAT_TEMPLATE);

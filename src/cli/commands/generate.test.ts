@@ -1,6 +1,8 @@
 /** `pocketllm generate` and `chat` as a user runs them, on the repository's story model. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { POCKET_STORIES } from "../../runtime/real-models.test.util.js";
@@ -72,4 +74,27 @@ test("wrong options: exit code 2; what the model cannot do: exit code 1; one lin
   const chat = pocketllm("chat", POCKET_STORIES);
   assert.equal(chat.status, 1);
   assert.match(errorLine(chat.stderr), /no chat template/);
+});
+
+test("--json-schema: the text fits it; a file that is none is one line", () => {
+  const folder = mkdtempSync(join(tmpdir(), "pocketllm-schema-"));
+  try {
+    const schema = join(folder, "schema.json");
+    const with16 = [...story.slice(0, -1), "60", "--temperature", "1"];
+    const properties = { sad: { type: "boolean" }, name: { type: "string", maxLength: 8 } };
+    writeFileSync(schema, JSON.stringify({ type: "object", properties, required: ["sad", "name"] }));
+    const found = pocketllm(...with16, "--json-schema", schema);
+    assert.equal(found.status, 0, found.stderr);
+    const { sad, name } = JSON.parse(found.stdout) as Record<string, unknown>;
+    assert.ok(typeof sad === "boolean" && typeof name === "string", found.stdout);
+    writeFileSync(schema, '{"type": "integer", "multipleOf": 3}');
+    const refused = pocketllm(...with16, "--json-schema", schema);
+    assert.equal(refused.status, 1);
+    assert.match(errorLine(refused.stderr), /the JSON schema: "multipleOf" cannot be enforced/);
+    writeFileSync(schema, "{");
+    const damaged = pocketllm(...with16, "--json-schema", schema);
+    assert.match(errorLine(damaged.stderr), /schema\.json: is no JSON Schema that can be read/);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });

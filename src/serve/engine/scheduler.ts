@@ -12,7 +12,10 @@ import type { Batch } from "../../runtime/model.js";
 import { Sequence, type SequenceEvent, type SequenceRequest, SMALLEST_CHUNK } from "./sequence.js";
 
 /** What the server needs of a model. */
-export type ServedModel = Pick<LoadedModel, "config" | "tokenizer" | "contextLength" | "createBatch">;
+export type ServedModel = Pick<
+  LoadedModel,
+  "config" | "tokenizer" | "contextLength" | "createBatch" | "createConstraint"
+>;
 
 /** Prompt tokens in a step: nothing else is answered while they are computed. */
 const PREFILL_CHUNK = 64;
@@ -85,16 +88,24 @@ export class Scheduler {
    * UsageError for sampling options out of range.
    */
   submit(requests: readonly SequenceRequest[], signal: AbortSignal): AsyncIterable<SequenceEvent>[] {
-    if (this.#stopping) throw new Refused("stopping", 10);
-    const free = this.#batch.sequences - this.#running.length;
-    if (this.#waiting.length + requests.length > this.#limit + free)
-      throw new Refused("full", this.#retryAfter());
-    const sequences = requests.map(
-      (request) => new Sequence(this.#model.tokenizer, this.#endIds, request, signal),
-    );
+    const sequences = this.#accepted(requests, signal);
     this.#waiting.push(...sequences);
     this.#loop ??= this.#run();
     return sequences.map(({ events }) => events);
+  }
+
+  /** What is refused gives its grammars back, as `fail` and the end do later. */
+  #accepted(requests: readonly SequenceRequest[], signal: AbortSignal): Sequence[] {
+    try {
+      if (this.#stopping) throw new Refused("stopping", 10);
+      const free = this.#batch.sequences - this.#running.length;
+      if (this.#waiting.length + requests.length > this.#limit + free)
+        throw new Refused("full", this.#retryAfter());
+      return requests.map((request) => new Sequence(this.#model.tokenizer, this.#endIds, request, signal));
+    } catch (error) {
+      for (const { constraint } of requests) constraint?.free();
+      throw error;
+    }
   }
 
   /** Takes nothing new, drops what waits, and resolves when nothing runs: give up on it by the signals. */
@@ -191,7 +202,7 @@ export class Scheduler {
       if (prompts.length > 0) this.#observer?.prompt(PREFILL_CHUNK - room);
       for (const sequence of prompts) this.#prompted(sequence);
       for (const [i, sequence] of members.entries())
-        await guard([sequence], async () => sequence.accept(logits[i]));
+        await guard([sequence], () => sequence.accept(logits[i]));
     });
   }
 

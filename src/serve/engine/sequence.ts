@@ -2,6 +2,7 @@
  * One sequence of a request on its way through the engine: its prompt in chunks, then a token a step. Knows
  * sampling, stop strings and text; the scheduler knows when it runs.
  */
+import type { Constraint } from "../../grammar/constraint.js";
 import type { FinishReason } from "../../runtime/generate.js";
 import type { Session } from "../../runtime/model.js";
 import { Sampler, type SamplingOptions } from "../../runtime/sampling.js";
@@ -17,6 +18,8 @@ export interface SequenceRequest {
   /** Tokens to generate at most; ids.length + maxTokens fit the context. */
   readonly maxTokens: number;
   readonly sampling: SamplingOptions;
+  /** What the answer must be; freed by the sequence at its end. Default: any text. */
+  readonly constraint?: Constraint | undefined;
   readonly stop: readonly string[];
   /** The text is one of its own, whose first word has no leading space, rather than a continuation. */
   readonly answer: boolean;
@@ -115,25 +118,28 @@ export class Sequence {
       }
     if (this.prefilled) {
       if (scored) this.events.push({ type: "prompt", scores: this.#scores });
-      this.accept(logits.subarray(logits.length - vocabulary));
+      await this.accept(logits.subarray(logits.length - vocabulary));
     }
     return count;
   }
 
   /** Takes the logits after the last token that was run: chooses the next one, or ends. */
-  accept(logits: Float32Array): void {
-    const { maxTokens, logprobs } = this.request;
+  async accept(logits: Float32Array): Promise<void> {
+    const { maxTokens, logprobs, constraint } = this.request;
     this.next = null;
     if (maxTokens === 0) {
       this.#end("length");
       return;
     }
-    const { id } = this.#sampler.next(logits);
+    const mask = await constraint?.mask();
+    if (this.done) return;
+    const { id } = this.#sampler.next(logits, mask);
     if (this.#endIds.has(id)) {
       this.#end("stop");
       return;
     }
     this.#tokens++;
+    constraint?.accept(id);
     const score = logprobs === null ? null : scoreToken(logits, id, logprobs);
     const { text, stopped } = this.#matcher.push(this.#detokenizer.push(id));
     this.events.push({ type: "token", id, text, score });
@@ -144,6 +150,7 @@ export class Sequence {
 
   /** Ends without a last event; whoever reads the events gets the error. */
   fail(error: unknown): void {
+    if (!this.done) this.request.constraint?.free();
     this.done = true;
     this.events.end(error);
   }
@@ -151,6 +158,7 @@ export class Sequence {
   #end(finishReason: "stop" | "length"): void {
     this.events.push({ type: "end", text: this.#matcher.finish(this.#detokenizer.flush()), finishReason });
     this.events.end();
+    this.request.constraint?.free();
     this.done = true;
   }
 }

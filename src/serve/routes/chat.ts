@@ -4,7 +4,7 @@ import { answerHead, UsageCounter } from "../answer.js";
 import type { App, ServeContext } from "../context.js";
 import type { SequenceEvent, SequenceRequest } from "../engine/sequence.js";
 import { unsupported } from "../errors.js";
-import { checkModel, roomFor, samplingOf, seedsOf, stopsOf } from "../generation.js";
+import { checkModel, constraintsOf, formatOf, roomFor, samplingOf, seedsOf, stopsOf } from "../generation.js";
 import { chatLogprob } from "../logprob-forms.js";
 import { ChatChunk, ChatRequest, ChatResponse, type RequestMessage } from "../schemas/chat.js";
 import { generationResponses } from "../schemas/common.js";
@@ -38,11 +38,13 @@ export function addChat(app: App, context: ServeContext): void {
       const maxTokens = roomFor(model, ids, body.max_completion_tokens ?? body.max_tokens, "messages");
       const sampling = samplingOf(body);
       const seeds = seedsOf(body);
+      const constraints = await constraintsOf(model, formatOf(body), seeds.length);
       const sequences = seeds.map(
-        (seed): SequenceRequest => ({
+        (seed, i): SequenceRequest => ({
           ids,
           maxTokens,
           sampling: { ...sampling, seed },
+          constraint: constraints[i],
           stop: stopsOf(body),
           answer: true,
           logprobs: body.logprobs ? (body.top_logprobs ?? 0) : null,

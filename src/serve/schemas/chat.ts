@@ -62,6 +62,30 @@ const Tool = Type.Object(
   { additionalProperties: false },
 );
 
+const ResponseFormat = Type.Object(
+  {
+    type: Type.Unsafe<"text" | "json_object" | "json_schema">({
+      enum: ["text", "json_object", "json_schema"],
+    }),
+    json_schema: Type.Optional(
+      Type.Object(
+        {
+          name: Type.String({ maxLength: 64 }),
+          description: Type.Optional(Type.String()),
+          schema: Type.Unsafe<Record<string, unknown>>({ type: "object" }),
+          strict: Type.Optional(Type.Unsafe<boolean | null>({ type: ["boolean", "null"] })),
+        },
+        { additionalProperties: false, description: "with type json_schema" },
+      ),
+    ),
+  },
+  {
+    additionalProperties: false,
+    description:
+      "What the answer is: text, a JSON object, or JSON that fits a schema. An answer that ends by length is only its beginning.",
+  },
+);
+
 export const ChatRequest = Type.Object(
   {
     ...generationFields,
@@ -82,12 +106,7 @@ export const ChatRequest = Type.Object(
         description: "none leaves the tools out. A choice cannot be forced.",
       }),
     ),
-    response_format: Type.Optional(
-      Type.Object(
-        { type: Type.Literal("text", { description: "only text is supported" }) },
-        { additionalProperties: false, description: '{"type": "text"}, the only format supported' },
-      ),
-    ),
+    response_format: Type.Optional(ResponseFormat),
     parallel_tool_calls: ignored("Whether several tools may be called."),
     metadata: ignored("Notes of the caller."),
     store: ignored("Whether to keep the answer."),

@@ -1,0 +1,102 @@
+/**
+ * Which JSON schemas an answer can be held to. The library enforces a part of JSON Schema and passes over the rest
+ * without a word; a schema that would not hold is refused by name here. What is checked of size keeps its recursive
+ * descent, in WebAssembly, within its stack.
+ */
+import { InputError } from "../errors.js";
+
+/** Any JSON object, or a value that fits a schema. */
+export type AnswerFormat =
+  | { readonly type: "json" }
+  | {
+      readonly type: "schema";
+      /** JSON Schema: an object, or true for any value. */
+      readonly schema: unknown;
+      /**
+       * Properties and items that the schema does not name are not generated, unless it says additionalProperties; and
+       * keywords that cannot be enforced are refused. Default true; false passes over such keywords.
+       */
+      readonly strict?: boolean | undefined;
+    };
+
+/** As the library takes it. */
+export interface CheckedFormat {
+  readonly schema: string;
+  readonly strict: boolean;
+}
+
+const MAX_SCHEMA_BYTES = 2 ** 16;
+const MAX_DEPTH = 48;
+
+/** Keywords that the library (xgrammar 0.1.27) does not enforce. */
+const NOT_ENFORCED = [
+  ...["multipleOf", "uniqueItems", "contains", "minContains", "maxContains", "not", "if", "then", "else"],
+  ...["dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems"],
+  ...["$dynamicRef", "$recursiveRef", "contentSchema"],
+];
+const OF_TEXTS = ["minLength", "maxLength", "pattern", "format"];
+const OF_NUMBERS = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
+/** Keywords whose value has schemas by name, in a list, or is one. */
+const NAMED = ["properties", "patternProperties", "$defs", "definitions"];
+const LISTS = ["anyOf", "oneOf", "allOf", "prefixItems"];
+const SINGLE = ["items", "additionalProperties", "propertyNames", "additionalItems"];
+
+/** InputError, one line that names the place, for a schema that cannot be enforced or is too large. */
+export function checkFormat(format: AnswerFormat): CheckedFormat {
+  if (format.type === "json") return { schema: '{"type":"object"}', strict: false };
+  const { schema, strict = true } = format;
+  checkDepth(schema, 0);
+  const text = JSON.stringify(schema) as string | undefined;
+  if (text === undefined || (schema !== true && !isObject(schema)))
+    throw new InputError("the JSON schema is not an object");
+  const { length } = new TextEncoder().encode(text);
+  if (length > MAX_SCHEMA_BYTES)
+    throw new InputError(`the JSON schema has ${length} bytes: at most ${MAX_SCHEMA_BYTES} are taken`);
+  if (strict) checkSchema(schema, "the JSON schema");
+  return { schema: text, strict };
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function checkDepth(value: unknown, depth: number): void {
+  if (typeof value !== "object" || value === null) return;
+  if (depth > MAX_DEPTH) throw new InputError(`the JSON schema is nested deeper than ${MAX_DEPTH} levels`);
+  for (const inner of Object.values(value)) checkDepth(inner, depth + 1);
+}
+
+function checkSchema(schema: unknown, at: string): void {
+  if (!isObject(schema)) return;
+  const refuse = (keyword: string, reason: string): never => {
+    throw new InputError(
+      `${at}: "${keyword}" ${reason}: leave it out and check the answer, or give strict false`,
+    );
+  };
+  const has = (keyword: string) => Object.hasOwn(schema, keyword);
+  const { type, properties, required, allOf, additionalProperties } = schema;
+  for (const keyword of NOT_ENFORCED.filter(has)) refuse(keyword, "cannot be enforced");
+  for (const keyword of OF_TEXTS.filter(has))
+    if (type !== "string") refuse(keyword, 'is enforced with "type": "string" only');
+  const range = has("minimum") && has("maximum") && type === "integer";
+  for (const keyword of OF_NUMBERS.filter(has))
+    if (!range || keyword.startsWith("exclusive"))
+      refuse(keyword, "is enforced as minimum and maximum of an integer only");
+  if (Array.isArray(allOf) && allOf.length > 1) refuse("allOf", "is enforced with one schema only");
+  const known = isObject(properties) ? properties : {};
+  if (Array.isArray(required) && additionalProperties === undefined && !has("patternProperties"))
+    for (const name of required)
+      if (typeof name !== "string" || !Object.hasOwn(known, name))
+        refuse("required", `names ${JSON.stringify(name)}, which properties do not have`);
+  for (const keyword of SINGLE) checkSchema(schema[keyword], `${at}, ${keyword}`);
+  for (const keyword of LISTS) {
+    const list = schema[keyword];
+    if (Array.isArray(list))
+      for (const [i, inner] of list.entries()) checkSchema(inner, `${at}, ${keyword} ${i}`);
+  }
+  for (const keyword of NAMED) {
+    const named = schema[keyword];
+    if (isObject(named))
+      for (const [name, inner] of Object.entries(named)) checkSchema(inner, `${at}, ${keyword} "${name}"`);
+  }
+}
