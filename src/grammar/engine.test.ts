@@ -167,6 +167,13 @@ test("schemas that cannot be enforced are refused by name, unless strict is fals
     [[], /is not an object/],
     [deep(60), /nested deeper than 48 levels/],
     [{ enum: Array.from({ length: 20_000 }, (_, i) => i) }, /bytes: at most 65536 are taken/],
+    [{ type: "string", maxLength: 1.5 }, /maxLength is 1\.5: give a whole number from 0 to 65535/],
+    [
+      { type: "string", pattern: "((a{500}){500}){500}" },
+      /20 characters, 2 groups and 125000000 repetitions/,
+    ],
+    [{ type: "string", pattern: `${"(".repeat(40)}a${")".repeat(40)}` }, /81 characters, 40 groups/],
+    [{ patternProperties: { ["a?".repeat(251)]: {} } }, /a pattern has 502 characters/],
     [{ type: "foo" }, /cannot be used: Unsupported type "foo"/],
     [{ $ref: "#/nope" }, /cannot be used: Cannot find field nope/],
     [{ type: "string", pattern: "(" }, /cannot be used: Regex parsing error at position 2/],

@@ -15,7 +15,7 @@ export interface GrammarOptions {
   readonly vocabularySize: number;
   /** Ids that end an answer. */
   readonly endIds: Iterable<number>;
-  /** For a schema to be compiled. Default 20. */
+  /** For a schema to be compiled. Default 10. */
   readonly seconds?: number | undefined;
 }
 
@@ -33,7 +33,7 @@ export class GrammarEngine {
   #keys = 0;
   #requests = 0;
 
-  constructor({ tokenizer, vocabularySize, endIds, seconds = 20 }: GrammarOptions) {
+  constructor({ tokenizer, vocabularySize, endIds, seconds = 10 }: GrammarOptions) {
     const spelling = byteAlphabet();
     const tokens = Array.from({ length: vocabularySize }, (_, id) => {
       if (id >= tokenizer.vocabularySize || tokenizer.isSpecial(id)) return "";

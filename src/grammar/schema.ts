@@ -27,6 +27,12 @@ export interface CheckedFormat {
 
 const MAX_SCHEMA_BYTES = 2 ** 16;
 const MAX_DEPTH = 48;
+/** Of lengths and numbers of items. */
+const MAX_COUNT = 2 ** 16 - 1;
+/** Patterns are parsed by recursion (400 parentheses overflow the stack), and repetitions written out. */
+const MAX_PATTERN = 500;
+const MAX_GROUPS = 32;
+const MAX_REPETITIONS = 2 ** 14;
 
 /** Keywords that the library (xgrammar 0.1.27) does not enforce. */
 const NOT_ENFORCED = [
@@ -45,7 +51,7 @@ const SINGLE = ["items", "additionalProperties", "propertyNames", "additionalIte
 export function checkFormat(format: AnswerFormat): CheckedFormat {
   if (format.type === "json") return { schema: '{"type":"object"}', strict: false };
   const { schema, strict = true } = format;
-  checkDepth(schema, 0);
+  checkBounds(schema, 0);
   const text = JSON.stringify(schema) as string | undefined;
   if (text === undefined || (schema !== true && !isObject(schema)))
     throw new InputError("the JSON schema is not an object");
@@ -60,10 +66,31 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function checkDepth(value: unknown, depth: number): void {
+/** Of all that it holds, whatever it means: what would overflow the library's stack or take minutes. */
+function checkBounds(value: unknown, depth: number): void {
   if (typeof value !== "object" || value === null) return;
   if (depth > MAX_DEPTH) throw new InputError(`the JSON schema is nested deeper than ${MAX_DEPTH} levels`);
-  for (const inner of Object.values(value)) checkDepth(inner, depth + 1);
+  for (const [key, inner] of Object.entries(value)) {
+    const count = /^(min|max)(Length|Items|Properties)$/.test(key) && typeof inner === "number";
+    if (count && !(Number.isInteger(inner) && inner >= 0 && inner <= MAX_COUNT))
+      throw new InputError(`the JSON schema: ${key} is ${inner}: give a whole number from 0 to ${MAX_COUNT}`);
+    if (key === "pattern" && typeof inner === "string") checkPattern(inner);
+    if (key === "patternProperties" && isObject(inner))
+      for (const name of Object.keys(inner)) checkPattern(name);
+    checkBounds(inner, depth + 1);
+  }
+}
+
+function checkPattern(pattern: string): void {
+  const groups = pattern.split("(").length - 1;
+  const repetitions = [...pattern.matchAll(/\{(\d+)(?:,(\d*))?\}/g)]
+    .map(([, least, most]) => Math.max(1, Number(least), Number(most ?? 0)))
+    .reduce((a, b) => a * b, 1);
+  if (pattern.length > MAX_PATTERN || groups > MAX_GROUPS || repetitions > MAX_REPETITIONS)
+    throw new InputError(
+      `the JSON schema: a pattern has ${pattern.length} characters, ${groups} groups and ${repetitions} repetitions: ` +
+        `at most ${MAX_PATTERN}, ${MAX_GROUPS} and ${MAX_REPETITIONS} are taken`,
+    );
 }
 
 function checkSchema(schema: unknown, at: string): void {
