@@ -2,6 +2,8 @@
 export type { ModelConfig } from "./checkpoint/config.js";
 export type { FolderFiles } from "./container/folder-of-files.js";
 export { CorruptFileError, InputError, UsageError } from "./errors.js";
+export type { Constraint } from "./grammar/constraint.js";
+export type { AnswerFormat } from "./grammar/schema.js";
 export type { OnProgress } from "./progress.js";
 export type { LoadModelOptions } from "./runtime/assemble.js";
 export { type ChatOptions, ChatSession } from "./runtime/chat.js";
