@@ -10,23 +10,31 @@ const bundle = new URL("./browser/", import.meta.url);
 /** Bare imports, CommonJS and names of Node's modules and globals. */
 const FOREIGN =
   /\bnode:[a-z]|\brequire\(|\bprocess\.(versions|argv|env|std)|\bBuffer\.from\b|from"[^."]|import"[^."]/;
-const BYTES = { "pocketllm.js": 210_000, "worker.js": 5_000, "kernels.wasm": 80_000 };
+const BYTES = {
+  "pocketllm.js": 215_000,
+  "worker.js": 5_000,
+  "grammar.js": 6_000,
+  "kernels.wasm": 80_000,
+  "xgrammar.js": 1_200_000,
+};
 
 function checkScript(text: string, name: string): void {
   const found = FOREIGN.exec(text);
   assert.equal(found && text.slice(found.index - 40, found.index + 40), null, name);
 }
 
-test("the bundle is one script, its worker and the kernels", () => {
+test("the bundle is one script, its workers, the kernels and the library of grammars", () => {
   assert.deepEqual(readdirSync(bundle).sort(), [
+    "grammar.js",
     "kernels.fused.wasm",
     "kernels.single.fused.wasm",
     "kernels.single.wasm",
     "kernels.wasm",
     "pocketllm.js",
     "worker.js",
+    "xgrammar.js",
   ]);
-  for (const script of ["pocketllm.js", "worker.js"])
+  for (const script of ["pocketllm.js", "worker.js", "grammar.js"])
     checkScript(readFileSync(new URL(script, bundle), "utf8"), script);
   for (const [file, limit] of Object.entries(BYTES)) {
     const bytes = readFileSync(new URL(file, bundle));

@@ -1,6 +1,4 @@
 /** What generation asks of an answer's grammar; free of Node. */
-import type { AnswerFormat } from "./schema.js";
-
 /** The grammar of one answer, and how far it is. */
 export interface Constraint {
   /** Which tokens may follow: a bit an id, from the lowest of word 0 on. The same until `accept`. */
@@ -8,11 +6,4 @@ export interface Constraint {
   /** The token that follows, one of those; not one that ends the answer. */
   accept(id: number): void;
   free(): void;
-}
-
-/** Makes grammars for a model. */
-export interface ConstraintSource {
-  /** InputError, one line, for a schema that cannot be enforced. */
-  constrain(format: AnswerFormat): Promise<Constraint>;
-  close(): Promise<void>;
 }

@@ -1,13 +1,14 @@
 /**
  * Answers held to a JSON schema: after every token, which tokens may follow. Grammars are xgrammar's (arXiv
- * 2411.15100), in a thread of their own, so that masks are ready while the model computes (Node only).
+ * 2411.15100), in a thread of their own, so that masks are ready while the model computes.
  */
-import { Worker } from "node:worker_threads";
+import { threads } from "#grammar-thread";
 import { InputError } from "../errors.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import type { Constraint } from "./constraint.js";
 import type { GrammarQuestion, GrammarReply, GrammarRequest, GrammarVocabulary } from "./messages.js";
 import { type AnswerFormat, checkFormat } from "./schema.js";
+import type { GrammarThread } from "./thread/thread.js";
 
 export interface GrammarOptions {
   readonly tokenizer: Pick<Tokenizer, "vocabularySize" | "isSpecial" | "tokenBytes">;
@@ -29,7 +30,7 @@ export class GrammarEngine {
   readonly #seconds: number;
   /** By the request's number. */
   readonly #waiting = new Map<number, Waiting>();
-  #worker: Worker | undefined;
+  #thread: GrammarThread | undefined;
   #keys = 0;
   #requests = 0;
 
@@ -47,8 +48,8 @@ export class GrammarEngine {
   async constrain(format: AnswerFormat): Promise<Constraint> {
     const { schema, strict } = checkFormat(format);
     const key = this.#keys++;
-    const worker = this.#started();
-    let timer: NodeJS.Timeout | undefined;
+    const thread = this.#started();
+    let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
         const error = new InputError(
@@ -59,9 +60,9 @@ export class GrammarEngine {
       }, 1000 * this.#seconds);
     });
     try {
-      const first = await Promise.race([this.#ask(worker, { do: "start", key, schema, strict }), late]);
+      const first = await Promise.race([this.#ask(thread, { do: "start", key, schema, strict }), late]);
       const free = () => {
-        if (worker === this.#worker) this.#post(worker, { do: "free", key });
+        if (thread === this.#thread) this.#post(thread, { do: "free", key });
       };
       if (first.every((word) => word === 0)) {
         free();
@@ -71,7 +72,7 @@ export class GrammarEngine {
       return {
         mask: () => mask,
         accept: (id) => {
-          mask = this.#ask(worker, { do: "accept", key, id });
+          mask = this.#ask(thread, { do: "accept", key, id });
           // Whoever asks for the mask gets its error; nobody may ask, as after the last token.
           mask.catch(() => {});
         },
@@ -87,43 +88,41 @@ export class GrammarEngine {
     await this.#end(new InputError("the model was closed"));
   }
 
-  #started(): Worker {
-    if (this.#worker) return this.#worker;
-    const worker = new Worker(new URL("./worker.js", import.meta.url), {
-      workerData: this.#vocabulary,
-      execArgv: [],
-    });
-    worker.on("message", (reply: GrammarReply) => this.#take(worker, reply));
-    worker.on("error", (error) => {
-      if (worker === this.#worker) this.#end(new InputError(`grammars cannot be used: ${error.message}`));
-    });
-    worker.unref();
-    this.#worker = worker;
-    return worker;
+  #started(): GrammarThread {
+    if (this.#thread) return this.#thread;
+    const thread: GrammarThread = threads.start(
+      this.#vocabulary,
+      (reply) => this.#take(thread, reply),
+      (error) => {
+        if (thread === this.#thread) this.#end(new InputError(`grammars cannot be used: ${error.message}`));
+      },
+    );
+    this.#thread = thread;
+    return thread;
   }
 
-  #ask(worker: Worker, question: GrammarQuestion): Promise<Int32Array> {
+  #ask(thread: GrammarThread, question: GrammarQuestion): Promise<Int32Array> {
     return new Promise((resolve, reject) => {
-      if (worker !== this.#worker) {
+      if (thread !== this.#thread) {
         reject(new InputError("the schema of this answer was lost: ask again"));
         return;
       }
-      this.#waiting.set(this.#post(worker, question), { resolve, reject });
-      worker.ref();
+      this.#waiting.set(this.#post(thread, question), { resolve, reject });
+      thread.keepAlive(true);
     });
   }
 
-  #post(worker: Worker, question: GrammarQuestion): number {
+  #post(thread: GrammarThread, question: GrammarQuestion): number {
     const request: GrammarRequest = { ...question, number: this.#requests++ };
-    worker.postMessage(request);
+    thread.post(request);
     return request.number;
   }
 
-  #take(worker: Worker, reply: GrammarReply): void {
-    if (worker !== this.#worker) return;
+  #take(thread: GrammarThread, reply: GrammarReply): void {
+    if (thread !== this.#thread) return;
     const waiting = this.#waiting.get(reply.number);
     this.#waiting.delete(reply.number);
-    if (this.#waiting.size === 0) worker.unref();
+    if (this.#waiting.size === 0) thread.keepAlive(false);
     if ("mask" in reply) {
       waiting?.resolve(reply.mask);
       return;
@@ -134,11 +133,11 @@ export class GrammarEngine {
 
   /** Everything that waits fails; the next answer starts another thread. */
   async #end(error: Error): Promise<void> {
-    const worker = this.#worker;
-    this.#worker = undefined;
+    const thread = this.#thread;
+    this.#thread = undefined;
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
-    await worker?.terminate();
+    await thread?.terminate();
   }
 }
 

@@ -7,7 +7,7 @@ import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend } from "../compute/backend.js";
 import { createBackend } from "../compute/create.js";
 import { InputError, UsageError } from "../errors.js";
-import type { ConstraintSource } from "../grammar/constraint.js";
+import { GrammarEngine } from "../grammar/engine.js";
 import type { OnProgress } from "../progress.js";
 import { createTokenizer } from "../text/tokenizer.js";
 import { TransformerBatch } from "../transformer/batch.js";
@@ -15,7 +15,7 @@ import { CACHE_FORMATS, type CacheFormat } from "../transformer/kv-cache.js";
 import type { Decoding } from "../transformer/scratch.js";
 import { TransformerSession } from "../transformer/session.js";
 import { freeWeights, loadWeights, type WeightSource, weightBytes } from "../transformer/weights.js";
-import { generate } from "./generate.js";
+import { endTokenIds, generate } from "./generate.js";
 import type { LoadedModel } from "./loaded-model.js";
 
 /** What is needed of an opened checkpoint or PocketLLM folder. */
@@ -56,11 +56,6 @@ export interface LoadModelOptions {
   readonly onProgress?: OnProgress | undefined;
 }
 
-/** Makes what holds answers to a format, when the first one asks for it. */
-export type ConstraintFactory = (
-  model: Pick<LoadedModel, "config" | "tokenizer">,
-) => Promise<ConstraintSource>;
-
 /**
  * Loads tokenizer and weights and closes `opened`, whatever happens. InputError when there is no tokenizer, a
  * tensor is damaged, or memory does not suffice.
@@ -76,7 +71,6 @@ export async function assembleModel(
     signal,
     onProgress,
   }: LoadModelOptions = {},
-  constraintsOf?: ConstraintFactory | undefined,
 ): Promise<LoadedModel> {
   const started = performance.now();
   const { source, config } = opened;
@@ -101,7 +95,7 @@ export async function assembleModel(
       signal,
       onProgress: opened.reportsProgress ? undefined : onProgress,
     });
-    let constraints: Promise<ConstraintSource> | undefined;
+    let grammars: GrammarEngine | undefined;
     const model: LoadedModel = {
       config,
       tokenizer,
@@ -122,14 +116,16 @@ export async function assembleModel(
           decoding,
         }),
       generate: (prompt, options) => generate(model, prompt, options),
-      createConstraint:
-        constraintsOf &&
-        (async (format) => {
-          constraints ??= constraintsOf(model);
-          return await (await constraints).constrain(format);
-        }),
+      async createConstraint(format) {
+        grammars ??= new GrammarEngine({
+          tokenizer,
+          vocabularySize: config.vocabularySize,
+          endIds: endTokenIds(model),
+        });
+        return await grammars.constrain(format);
+      },
       async close() {
-        await constraints?.then((source) => source.close());
+        await grammars?.close();
         freeWeights(owner, weights);
         await owner.close();
       },

@@ -119,6 +119,45 @@ describe("in a page of Chromium", { skip: noChromium }, () => {
     });
   });
 
+  test("an answer held to a schema: Node's; a schema that cannot be used; close ends its worker", async () => {
+    const schema = {
+      type: "object",
+      properties: {
+        sad: { type: "boolean" },
+        names: { type: "array", items: { enum: ["Lily", "Ben"] }, maxItems: 3 },
+      },
+      required: ["sad", "names"],
+    };
+    const options = { maxTokens: 60, temperature: 1, seed: 7, format: { type: "schema" as const, schema } };
+    const here = await loadModel(model, { threads: 1 });
+    let text = "";
+    for await (const event of here.generate(PROMPT, options)) text += event.text;
+    await here.close();
+    await withPage(false, async (page) => {
+      const own = page.workers().length;
+      const [there, message] = await page.evaluate(
+        async ([prompt, options]) => {
+          const { loadModel } = await load();
+          const model = await loadModel("/model");
+          let text = "";
+          for await (const event of model.generate(prompt, options)) text += event.text;
+          const wrong = { ...options, format: { type: "schema" as const, schema: { type: "nonsense" } } };
+          const message = await model
+            .generate(prompt, wrong)
+            .next()
+            .then(String, (error: Error) => `${error.name}: ${error.message}`);
+          await model.close();
+          return [text, message];
+        },
+        [PROMPT, options] as const,
+      );
+      assert.equal(there, text);
+      assert.deepEqual(Object.keys(JSON.parse(there)), ["sad", "names"]);
+      assert.equal(message, 'InputError: the JSON schema cannot be used: Unsupported type "nonsense"');
+      assert.equal(page.workers().length, own);
+    });
+  });
+
   test("files that the user chose, and a folder that is none", async () => {
     await withPage(false, async (page) => {
       await page.setContent('<input type="file" webkitdirectory>');

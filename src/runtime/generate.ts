@@ -39,7 +39,7 @@ export interface GenerateOptions extends SamplingOptions {
   readonly onContextFull?: OnContextFull | undefined;
   /** Strings that end the text; they are not part of it. */
   readonly stop?: readonly string[];
-  /** JSON, or JSON that fits a schema; in Node. A text that ends by "length" is only the beginning of it. Default: any text. */
+  /** JSON, or JSON that fits a schema. A text that ends by "length" is only the beginning of it. Default: any text. */
   readonly format?: AnswerFormat | undefined;
   /** Ends the stream with finishReason "abort", once the chunk or token being computed is done. */
   readonly signal?: AbortSignal | undefined;
@@ -108,7 +108,7 @@ export async function* generate(
 ): AsyncGenerator<GenerateEvent, void> {
   const { signal, stop = [], format } = options;
   if (format && !model.createConstraint)
-    throw new UsageError("answers cannot be held to a format here: that takes Node");
+    throw new UsageError("this model's answers cannot be held to a format");
   const { ids, conversation } = encodePrompt(model.tokenizer, prompt);
   const answer = options.answer ?? conversation;
   const sampler = new Sampler(options);

@@ -8,13 +8,7 @@ import { openFolder } from "../container/reader.js";
 import { localModel } from "../hub/local-model.js";
 import { denseSource } from "../transformer/weights.js";
 import { withAdapter } from "./adapted-weights.js";
-import {
-  assembleModel,
-  type ConstraintFactory,
-  type LoadModelOptions,
-  type OpenedModel,
-} from "./assemble.js";
-import { endTokenIds } from "./generate.js";
+import { assembleModel, type LoadModelOptions, type OpenedModel } from "./assemble.js";
 import { withLeanHeap } from "./lean-heap.js";
 import type { LoadedModel } from "./loaded-model.js";
 import { type ModelSource, openedFolder, openFiles, openUrl } from "./source.js";
@@ -32,15 +26,9 @@ export async function loadModel(
   return await withLeanHeap(async () => {
     const opened = await openModel(source, options);
     const whole = adapter === undefined ? opened : await adapted(opened, adapter);
-    return await assembleModel(whole, options, constraintsOf);
+    return await assembleModel(whole, options);
   });
 }
-
-const constraintsOf: ConstraintFactory = async (model) => {
-  const { GrammarEngine } = await import("../grammar/engine.js");
-  const { config, tokenizer } = model;
-  return new GrammarEngine({ tokenizer, vocabularySize: config.vocabularySize, endIds: endTokenIds(model) });
-};
 
 export interface LoadInNodeOptions extends LoadModelOptions {
   /** The folder of a LoRA adapter in PEFT's form, used on top of the model and of an adapter that it has. */

@@ -67,9 +67,6 @@ export interface LanguageModel {
   readonly contextLength: number;
   /** `capacity` in tokens, 1 ... contextLength; InputError otherwise, or when memory does not suffice. */
   createSession(capacity: number): Session;
-  /**
-   * An answer's grammar, to be freed. InputError, one line, for a schema that cannot be enforced. Absent where nothing
-   * can: in browsers.
-   */
+  /** An answer's grammar, to be freed. InputError, one line, for a schema that cannot be enforced. */
   createConstraint?: ((format: AnswerFormat) => Promise<Constraint>) | undefined;
 }
