@@ -25,6 +25,7 @@ function checkScript(text: string, name: string): void {
 
 test("the bundle is one script, its workers, the kernels and the library of grammars", () => {
   assert.deepEqual(readdirSync(bundle).sort(), [
+    "LICENSES.txt",
     "grammar.js",
     "kernels.fused.wasm",
     "kernels.single.fused.wasm",
@@ -41,6 +42,17 @@ test("the bundle is one script, its workers, the kernels and the library of gram
     assert.ok(bytes.length < limit, `${file} has ${bytes.length} bytes`);
     console.log(`${file}: ${bytes.length} bytes, ${gzipSync(bytes).length} with gzip`);
   }
+});
+
+test("the licences of what is inside lie beside it", () => {
+  const text = readFileSync(new URL("LICENSES.txt", bundle), "utf8");
+  for (const name of [
+    "@huggingface/jinja",
+    "@huggingface/tokenizers",
+    "@noble/hashes",
+    "@mlc-ai/web-xgrammar",
+  ])
+    assert.match(text, new RegExp(`^${name} \\d+\\.\\d+\\.\\d+ \\((MIT|Apache-2\\.0)\\)`, "m"));
 });
 
 test("an application that imports pocketllm bundles without Node code", async () => {
