@@ -16,7 +16,7 @@ export interface GrammarOptions {
   readonly vocabularySize: number;
   /** Ids that end an answer. */
   readonly endIds: Iterable<number>;
-  /** For a schema to be compiled. Default 10. */
+  /** For a schema to be compiled. Default 30. */
   readonly seconds?: number | undefined;
 }
 
@@ -34,7 +34,7 @@ export class GrammarEngine {
   #keys = 0;
   #requests = 0;
 
-  constructor({ tokenizer, vocabularySize, endIds, seconds = 10 }: GrammarOptions) {
+  constructor({ tokenizer, vocabularySize, endIds, seconds = 30 }: GrammarOptions) {
     const spelling = byteAlphabet();
     const tokens = Array.from({ length: vocabularySize }, (_, id) => {
       if (id >= tokenizer.vocabularySize || tokenizer.isSpecial(id)) return "";

@@ -7,7 +7,7 @@ import type { CompiledGrammar, GrammarMatcher } from "@mlc-ai/web-xgrammar";
 import { threads } from "#grammar-thread";
 import type { GrammarReply, GrammarRequest } from "./messages.js";
 
-/** Compiled schemas that are kept for the next answer: one takes a few megabytes and 20 to 1000 ms. */
+/** Compiled schemas that are kept for the next answer: one takes a few megabytes, and 10 ms to many seconds (maxLength). */
 const KEPT = 4;
 
 /** The library says what is wrong on the console before it aborts. */

@@ -120,3 +120,25 @@ test("a schema that cannot be used is an error of the request, and the server go
   });
   assertAnimal(choices[0].message.content);
 });
+
+test("a schema that takes long to compile holds up nobody who wants text", async () => {
+  const properties = Object.fromEntries(
+    Array.from({ length: 15 }, (_, i) => [`p${i}`, { type: "string", maxLength: 40 + i }]),
+  );
+  const kept = server.client.chat.completions.create({
+    ...{ ...request, seed: 9, max_tokens: 200 },
+    response_format: asked({ type: "array", items: { enum: ["a", "b"] }, minItems: 20, maxItems: 20 }),
+  });
+  const before = performance.now();
+  const slow = server.client.chat.completions.create({
+    ...{ ...request, max_tokens: 4 },
+    response_format: asked({ type: "object", properties, required: Object.keys(properties) }),
+  });
+  const free = await server.client.chat.completions.create({ ...request, max_tokens: 8, temperature: 0 });
+  const freeTook = performance.now() - before;
+  assert.equal(free.usage!.completion_tokens, 8);
+  await slow;
+  const slowTook = performance.now() - before;
+  assert.ok(freeTook < slowTook / 2, `${freeTook} ms beside ${slowTook} ms`);
+  assert.equal(JSON.parse((await kept).choices[0].message.content!).length, 20);
+});

@@ -4,6 +4,7 @@
  * short ones go along with the tokens, a long one goes before them. It delays the others by a chunk a step, and they
  * delay it by a token.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { InputError } from "../../errors.js";
 import { eventLoopTurn } from "../../runtime/event-loop.js";
 import { endTokenIds } from "../../runtime/generate.js";
@@ -16,6 +17,9 @@ export type ServedModel = Pick<
   LoadedModel,
   "config" | "tokenizer" | "contextLength" | "createBatch" | "createConstraint"
 >;
+
+/** How long newcomers wait at most where all that run wait to know what their formats allow. */
+const CHOOSING_MS = 10;
 
 /** Prompt tokens in a step: nothing else is answered while they are computed. */
 const PREFILL_CHUNK = 64;
@@ -183,7 +187,7 @@ export class Scheduler {
 
   /** A token of every sequence whose prompt is through, and as many short prompts as fit into a chunk. */
   async #advance(): Promise<void> {
-    const able = this.#running.filter(({ done, signal }) => !done && !signal.aborted);
+    const able = this.#running.filter(({ done, signal, choosing }) => !done && !signal.aborted && !choosing);
     const ready = able.filter(({ prefilled }) => prefilled);
     let room = PREFILL_CHUNK;
     const prompts = able.filter(({ prefilled, short, request }) => {
@@ -192,7 +196,11 @@ export class Scheduler {
       return true;
     });
     const members = [...ready, ...prompts];
-    if (members.length === 0) return;
+    if (members.length === 0) {
+      // A schema that is compiled meanwhile holds up the answers with a format, and nobody else: not those that come.
+      await Promise.race([delay(CHOOSING_MS), ...this.#running.map(({ choosing }) => choosing)]);
+      return;
+    }
     if (ready.length > 0) this.#observer?.step(ready.length);
     await guard(members, async () => {
       const logits = await this.#batch.forward(
@@ -202,7 +210,7 @@ export class Scheduler {
       if (prompts.length > 0) this.#observer?.prompt(PREFILL_CHUNK - room);
       for (const sequence of prompts) this.#prompted(sequence);
       for (const [i, sequence] of members.entries())
-        await guard([sequence], () => sequence.accept(logits[i]));
+        await guard([sequence], async () => sequence.accept(logits[i]));
     });
   }
 

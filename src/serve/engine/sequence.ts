@@ -47,6 +47,8 @@ export class Sequence {
   /** The token to run in the next step; null while the prompt is not through, and at the end. */
   next: number | null = null;
   done = false;
+  /** Resolves when it knows which tokens its format allows, and has chosen the next; null while nothing is to wait for. */
+  choosing: Promise<void> | null = null;
   readonly #endIds: ReadonlySet<number>;
   readonly #sampler: Sampler;
   readonly #matcher: StopMatcher;
@@ -118,21 +120,31 @@ export class Sequence {
       }
     if (this.prefilled) {
       if (scored) this.events.push({ type: "prompt", scores: this.#scores });
-      await this.accept(logits.subarray(logits.length - vocabulary));
+      this.accept(logits.subarray(logits.length - vocabulary));
     }
     return count;
   }
 
-  /** Takes the logits after the last token that was run: chooses the next one, or ends. */
-  async accept(logits: Float32Array): Promise<void> {
-    const { maxTokens, logprobs, constraint } = this.request;
+  /** Takes the logits after the last token that was run: chooses the next one, or ends; with a format a little later. */
+  accept(logits: Float32Array): void {
+    const { maxTokens, constraint } = this.request;
     this.next = null;
-    if (maxTokens === 0) {
-      this.#end("length");
-      return;
-    }
-    const mask = await constraint?.mask();
-    if (this.done) return;
+    if (maxTokens === 0) this.#end("length");
+    else if (!constraint) this.#choose(logits);
+    else
+      this.choosing = constraint
+        .mask()
+        .then((mask) => {
+          if (!this.done) this.#choose(logits, mask);
+        })
+        .catch((error) => this.fail(error))
+        .finally(() => {
+          this.choosing = null;
+        });
+  }
+
+  #choose(logits: Float32Array, mask?: Int32Array): void {
+    const { maxTokens, logprobs, constraint } = this.request;
     const { id } = this.#sampler.next(logits, mask);
     if (this.#endIds.has(id)) {
       this.#end("stop");
