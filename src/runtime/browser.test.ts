@@ -91,6 +91,12 @@ describe("in a page of Chromium", { skip: noChromium }, () => {
       });
     });
 
+  /** The browser says a moment later that a worker has ended. */
+  const assertWorkers = async (page: Page, count: number) => {
+    for (let i = 0; i < 100 && page.workers().length > count; i++) await setTimeout(50);
+    assert.equal(page.workers().length, count);
+  };
+
   test("an abort in the middle leaves the model usable; close ends its workers", async () => {
     await withPage(true, async (page) => {
       await ready(page);
@@ -113,9 +119,7 @@ describe("in a page of Chromium", { skip: noChromium }, () => {
       }, PROMPT);
       assert.equal(reason, "abort");
       assert.equal(text, expected);
-      // The browser says a moment later that a worker has ended.
-      for (let i = 0; i < 100 && page.workers().length > own; i++) await setTimeout(50);
-      assert.equal(page.workers().length, own);
+      await assertWorkers(page, own);
     });
   });
 
@@ -154,7 +158,7 @@ describe("in a page of Chromium", { skip: noChromium }, () => {
       assert.equal(there, text);
       assert.deepEqual(Object.keys(JSON.parse(there)), ["sad", "names"]);
       assert.equal(message, 'InputError: the JSON schema cannot be used: Unsupported type "nonsense"');
-      assert.equal(page.workers().length, own);
+      await assertWorkers(page, own);
     });
   });
 

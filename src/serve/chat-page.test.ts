@@ -105,6 +105,10 @@ describe("the chat page", { skip: noChromium || notBuilt }, () => {
 
   test("by keyboard alone: sends, streams, stops with Esc, answers again", async () => {
     await withPage(async (page, server) => {
+      let asked = 0;
+      page.on("request", (request) => {
+        if (request.method() === "POST") asked++;
+      });
       await writeAndSend(page, "A cat.");
       await answers(page).waitFor();
       const early = (await answers(page).textContent())!;
@@ -131,7 +135,8 @@ describe("the chat page", { skip: noChromium || notBuilt }, () => {
       await page.keyboard.press("Enter");
       await finished(page);
       assert.equal(await answers(page).count(), 1);
-      assert.notEqual(await answers(page).textContent(), stopped);
+      // Drawn anew, and not unlikely the same.
+      assert.equal(asked, 2);
       await hasFocus(page, "text");
     });
   });
