@@ -3,6 +3,7 @@
  * without a word; a schema that would not hold is refused by name here. What is checked of size keeps its recursive
  * descent, in WebAssembly, within its stack.
  */
+import { isObject } from "../checkpoint/json.js";
 import { InputError } from "../errors.js";
 
 /** Any JSON object, or a value that fits a schema. */
@@ -60,10 +61,6 @@ export function checkFormat(format: AnswerFormat): CheckedFormat {
     throw new InputError(`the JSON schema has ${length} bytes: at most ${MAX_SCHEMA_BYTES} are taken`);
   if (strict) checkSchema(schema, "the JSON schema");
   return { schema: text, strict };
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** Of all that it holds, whatever it means: what would overflow the library's stack or take minutes. */

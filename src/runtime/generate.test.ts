@@ -112,6 +112,16 @@ test("an error of the model reaches the caller and frees the session", async () 
   assert.equal(model.openSessions(), 0);
 });
 
+test("a format that cannot be held frees the session", async () => {
+  const model = alphabetModel();
+  const createConstraint = async () => {
+    throw new InputError("no such format");
+  };
+  const strict = { ...model, createSession: model.createSession.bind(model), createConstraint };
+  await assert.rejects(collect(strict, "a", { format: { type: "json" } }), /no such format/);
+  assert.equal(model.openSessions(), 0);
+});
+
 test("a cache is reused: only what differs from before is computed", async () => {
   const model = alphabetModel();
   const cache = new PrefixCache(model.createSession(64));

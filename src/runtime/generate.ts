@@ -3,6 +3,7 @@
  * terminals.
  */
 import { InputError, UsageError } from "../errors.js";
+import type { Constraint } from "../grammar/constraint.js";
 import type { AnswerFormat } from "../grammar/schema.js";
 import type { ChatMessage } from "../text/chat-template.js";
 import type { Tokenizer } from "../text/tokenizer.js";
@@ -118,8 +119,9 @@ export async function* generate(
   const matcher = new StopMatcher(stop);
   const cache = options.cache ?? new PrefixCache(model.createSession(capacity));
   sampler.observe(ids);
-  const constraint = format && (await model.createConstraint?.(format));
+  let constraint: Constraint | undefined;
   try {
+    constraint = format && (await model.createConstraint?.(format));
     const start = performance.now();
     const reusedTokens = cache.keepPrefix(ids);
     let logits = await run(cache, ids.slice(reusedTokens), signal);
