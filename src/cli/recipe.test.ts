@@ -1,5 +1,13 @@
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
@@ -79,42 +87,67 @@ describe("--divergence", () => {
 });
 
 describe("--recipe best", () => {
-  test("compresses and tunes; killed and resumed, it gives what both commands give", async () => {
+  test("trains for the coded embedding, compresses and tunes; killed twice, it gives what one run gives", async () => {
     const out = join(work, "best");
-    const best = compressed(out, "--recipe", "best", "--time-budget", "15s");
-    const { child, finished } = start(best);
-    const budget = join(`${out}.tuning`, "budget.json");
-    while (!existsSync(budget) && child.exitCode === null) await sleep(5);
-    const { steps } = JSON.parse(readFileSync(budget, "utf8"));
-    child.kill("SIGKILL");
-    await finished;
-    assert.ok(existsSync(`${out}.balanced`) && !existsSync(out));
+    const best = compressed(out, "--recipe", "best", "--time-budget", "20s");
+    const killedAt = async (path: string, ...more: string[]) => {
+      const { child, finished } = start([...best, ...more]);
+      while (!existsSync(path) && child.exitCode === null) await sleep(5);
+      child.kill("SIGKILL");
+      await finished;
+    };
+    const stepsIn = (folder: string) => JSON.parse(readFileSync(join(folder, "budget.json"), "utf8"));
+    await killedAt(join(`${out}.absorbing`, "state.safetensors"));
+    assert.ok(!existsSync(`${out}.balanced`) && !existsSync(out));
+    const absorbing = stepsIn(`${out}.absorbing`);
 
     const fresh = await run(...best);
     assert.equal(fresh.code, 2, fresh.stderr);
     assert.match(fresh.stderr, /unfinished run: run with --resume/);
     const other = await run(...compressed(out, "--recipe", "best", "--resume", "--seed", "5"));
     assert.equal(other.code, 2, other.stderr);
-    assert.match(other.stderr, /other options/);
+    assert.match(other.stderr, /other (model or )?options/);
+
+    await killedAt(join(`${out}.tuning`, "budget.json"), "--resume");
+    assert.ok(existsSync(`${out}.balanced`) && !existsSync(out));
+    const tuning = stepsIn(`${out}.tuning`);
 
     const resumed = await run(...best, "--resume", "--json");
     assert.equal(resumed.code, 0, resumed.stderr);
     const report = JSON.parse(resumed.stdout);
-    assert.equal(report.tuned.steps, steps);
+    assert.equal(report.tuned.steps, tuning.steps);
     assert.ok(report.tuned.heldOutAfter < report.tuned.heldOutBefore);
-    assert.ok(!existsSync(`${out}.balanced`) && !existsSync(`${out}.tuning`));
+    for (const left of ["balanced", "absorbing", "tuning"]) assert.ok(!existsSync(`${out}.${left}`), left);
 
-    const balanced = join(work, "balanced");
-    assert.equal((await run(...compressed(balanced, "--recipe", "balanced"))).code, 0);
-    const tuned = join(work, "tuned");
-    const tokens = String(report.tuned.tokens);
-    const byHand = ["tune", balanced, "--distill", model, "--data", text, "--out", tuned, "--tokens", tokens];
-    assert.equal((await run(...byHand)).code, 0);
-    assert.deepEqual(folderHashes(out), folderHashes(tuned));
+    // In one go, with the numbers of steps that the other run has measured.
+    const whole = join(work, "whole");
+    for (const [kind, steps] of Object.entries({ absorbing, tuning })) {
+      mkdirSync(`${whole}.${kind}`);
+      writeFileSync(join(`${whole}.${kind}`, "budget.json"), JSON.stringify(steps));
+    }
+    const atOnce = compressed(whole, "--recipe", "best", "--time-budget", "20s", "--resume", "--json");
+    const { code, stdout, stderr } = await run(...atOnce);
+    assert.equal(code, 0, stderr);
+    const { absorbed } = JSON.parse(stdout);
+    assert.equal(absorbed.steps, absorbing.steps);
+    assert.ok(absorbed.heldOutAfter < absorbed.heldOutBefore);
+    assert.deepEqual(folderHashes(out), folderHashes(whole));
+  });
+
+  test("a target out of reach is refused before any work, and leaves nothing", async () => {
+    const out = join(work, "small");
+    const args = ["compress", model, "--out", out, "--target", "15x", "--calibration", text];
+    const { code, stderr } = await run(...args, "--recipe", "best", "--time-budget", "20s");
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /out of reach/);
+    assert.deepEqual(
+      readdirSync(work).filter((name) => name.startsWith("small")),
+      [],
+    );
   });
 
   const refused: readonly [what: string, message: RegExp, more: readonly string[]][] = [
-    ["a time budget without it", /--time-budget is of the tuning/, ["--time-budget", "5m"]],
+    ["a time budget without it", /--time-budget is of the training/, ["--time-budget", "5m"]],
     ["a time that is none", /expected a time such as 45m/, ["--recipe", "best", "--time-budget", "5"]],
     ["fast with text", /not both/, ["--recipe", "fast"]],
     ["the method that cannot be tuned", /not meta/, ["--recipe", "best", "--method", "meta"]],

@@ -47,11 +47,16 @@ export interface CalibratedOptions<Code> {
   readonly windows: readonly Int32Array[];
   /** Windows that the result is only measured on. */
   readonly heldOut: readonly Int32Array[];
+  /** Called with the coded embedding, [vocabularySize, hiddenSize]: the model whose layers are then coded. Default: the same. */
+  readonly absorb?: ((embedding: Float32Array) => Promise<Checkpoint>) | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
 }
 
-/** Returns the mean KL(original ‖ coded) on the windows held out, in nats a token; null without any. */
+/**
+ * Returns the mean KL(original ‖ coded) on the windows held out, in nats a token; null without any, and where `absorb`
+ * has changed what the original stream runs through.
+ */
 export async function codeCalibrated<Code>(options: CalibratedOptions<Code>): Promise<number | null> {
   const { backend, checkpoint, windows, heldOut } = options;
   const stream = new CalibrationStream(backend, checkpoint.config, windows, heldOut);
@@ -66,10 +71,13 @@ class CalibratedRun<Code> {
   readonly #options: CalibratedOptions<Code>;
   readonly #stream: CalibrationStream;
   readonly #planned: ReadonlyMap<string, PlannedMatrix<Code>>;
+  /** Whose layers are coded. */
+  #source: Checkpoint;
 
   constructor(options: CalibratedOptions<Code>, stream: CalibrationStream) {
     this.#options = options;
     this.#stream = stream;
+    this.#source = options.checkpoint;
     this.#planned = new Map(options.plan.matrices.map((matrix) => [matrix.name, matrix]));
   }
 
@@ -90,14 +98,30 @@ class CalibratedRun<Code> {
     const coded = codedLinear(backend, codedEmbedding);
     this.#stream.start(original, coded);
     original.free();
+    await this.#absorb(coded);
     coded.free();
     for (let layer = 0; layer < config.layers; layer++) await this.#codeLayer(layer);
     return await this.#measure(config.tiedEmbeddings ? codedEmbedding : await this.#codeHead());
   }
 
+  async #absorb(embedding: Linear): Promise<void> {
+    const { backend, checkpoint, absorb } = this.#options;
+    const { vocabularySize, hiddenSize } = checkpoint.config;
+    if (!absorb) return;
+    const values = backend.allocate(vocabularySize * hiddenSize);
+    embedding.gather(
+      Int32Array.from({ length: vocabularySize }, (_, row) => row),
+      values,
+    );
+    const read = await backend.read(values);
+    backend.free(values);
+    this.#source = await absorb(read);
+    if (this.#source !== checkpoint) this.#stream.start(embedding, embedding);
+  }
+
   async #measure(codedHead: CodedMatrixLayer): Promise<number | null> {
     const { backend, checkpoint, heldOut } = this.#options;
-    if (heldOut.length === 0) return null;
+    if (heldOut.length === 0 || this.#source !== checkpoint) return null;
     const norm = await this.#vector("model.norm.weight");
     const original = await this.#dense(checkpoint.config.tiedEmbeddings ? EMBEDDING_NAME : HEAD_NAME);
     const coded = codedLinear(backend, codedHead);
@@ -139,11 +163,11 @@ class CalibratedRun<Code> {
   }
 
   async #codeHead(): Promise<CodedMatrixLayer> {
-    const { backend, checkpoint, coder, windows } = this.#options;
+    const { coder, windows, backend } = this.#options;
     const head = this.#matrix(HEAD_NAME);
     const norm = await this.#vector("model.norm.weight");
     const coded = await coder.code(head, async () => ({
-      weights: await checkpoint.read(`${HEAD_NAME}.weight`),
+      weights: await this.#source.read(`${HEAD_NAME}.weight`),
       hessian: await this.#stream.headHessian("coded", norm, windows.length),
       damping: HEAD_DAMPING,
     }));
@@ -152,10 +176,10 @@ class CalibratedRun<Code> {
   }
 
   async #codeLayer(index: number): Promise<void> {
-    const { backend, checkpoint, coder, signal } = this.#options;
+    const { backend, coder, signal } = this.#options;
     throwIfAborted(signal);
-    const { config } = checkpoint;
-    const original = await loadLayer(backend, config, denseSource(backend, checkpoint), index);
+    const { config } = this.#source;
+    const original = await loadLayer(backend, config, denseSource(backend, this.#source), index);
     const coded: CodedLayer = {
       inputNorm: original.inputNorm,
       postAttentionNorm: original.postAttentionNorm,
@@ -175,7 +199,7 @@ class CalibratedRun<Code> {
         for (const [i, result] of results.entries()) {
           if (result.status === "rejected") throw result.reason;
           const { name, bias } = specs[kinds[i]];
-          const values = bias ? await checkpoint.read(`${name}.bias`) : undefined;
+          const values = bias ? await this.#source.read(`${name}.bias`) : undefined;
           coded[kinds[i]] = this.#linear(result.value, values);
         }
       }
@@ -209,12 +233,12 @@ class CalibratedRun<Code> {
     matrices: readonly PlannedMatrix<Code>[],
     statistics: SiteStatistics,
   ): Promise<MatrixInput[]> {
-    const { backend, checkpoint, without = [] } = this.#options;
+    const { backend, without = [] } = this.#options;
     const correction = without.includes("correction") ? null : new TargetCorrection(backend, statistics);
     try {
       const inputs: MatrixInput[] = [];
       for (const { name } of matrices) {
-        const original = await checkpoint.read(`${name}.weight`);
+        const original = await this.#source.read(`${name}.weight`);
         const weights = (await correction?.apply(original)) ?? original;
         inputs.push({ weights, hessian: statistics.hessian });
       }
@@ -225,8 +249,7 @@ class CalibratedRun<Code> {
   }
 
   async #vector(name: string): Promise<Buffer> {
-    const { backend, checkpoint } = this.#options;
-    return upload(backend, await checkpoint.read(name));
+    return upload(this.#options.backend, await this.#source.read(name));
   }
 
   #matrix(name: string): PlannedMatrix<Code> {

@@ -3,6 +3,7 @@
  * first; then matrices are coded one layer at a time into the folder's journal, and the folder is assembled.
  */
 import { createHash } from "node:crypto";
+import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import type { JsonValue } from "../codec/coded.js";
 import { createTrainingBackend, type WasmBackend } from "../compute/index.js";
 import { FolderWriter } from "../container/writer.js";
@@ -71,6 +72,8 @@ async function runWith<Code>(
   const { signal, onProgress } = options;
   const { without } = result;
   const backend = await createTrainingBackend({ threads: options.threads });
+  // With what training for the coded embedding has changed.
+  let source: Checkpoint = checkpoint;
   try {
     const codec = createCodec(backend.runtime);
     // Refuses a target out of reach before any work; measured sensitivities may change who gets the bits.
@@ -97,6 +100,7 @@ async function runWith<Code>(
       onCoded: (done, { name }) => onProgress?.({ stage: "coding", done, total, detail: name }),
     });
     let divergence: number | null = null;
+    const { absorb } = options;
     if (windows.length > 0)
       divergence = await codeCalibrated({
         backend,
@@ -106,6 +110,7 @@ async function runWith<Code>(
         without,
         windows,
         heldOut,
+        absorb: absorb && (async (embedding) => (source = await absorb.run(checkpoint, embedding))),
         signal,
         onProgress,
       });
@@ -114,8 +119,7 @@ async function runWith<Code>(
 
     const coded = new Set(plan.matrices.map(({ name }) => `${name}.weight`));
     for (const { name, shape } of checkpoint.tensors.values())
-      if (!coded.has(name) && !writer.has(name))
-        await writer.putPlain(name, await checkpoint.read(name), shape);
+      if (!coded.has(name) && !writer.has(name)) await writer.putPlain(name, await source.read(name), shape);
     const errors: Record<string, JsonValue> = {};
     for (const matrix of plan.matrices) errors[matrix.name] = coder.errors(matrix);
     const { weightBytes } = await writer.finish({
@@ -137,6 +141,7 @@ async function runWith<Code>(
     };
   } finally {
     await backend.close();
+    if (source !== checkpoint) await source.close();
   }
 }
 

@@ -2,7 +2,7 @@
 export { type CompressReport, compress } from "./compress.js";
 export { type DryRunReport, dryRun, type PlannedRate } from "./dry-run.js";
 export type { Forecast } from "./forecast.js";
-export { type CompressOptions, type Method, PARTS, type Part } from "./options.js";
+export { type Absorb, type CompressOptions, type Method, PARTS, type Part } from "./options.js";
 export { isMadeBy } from "./provenance.js";
 export { bitsRange } from "./range.js";
 export { parseBits, parseTarget, type Target } from "./target.js";

@@ -3,6 +3,7 @@ import { mergePair } from "../adapter/adapter.js";
 import { openAdapter } from "../adapter/open.js";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint } from "../checkpoint/open.js";
+import { overlay } from "../checkpoint/overlay.js";
 
 export interface CompressionSource extends Checkpoint {
   /** What was merged: SHA-256 over the adapter's two files. */
@@ -21,21 +22,16 @@ export async function openSource({
   if (adapter === undefined) return checkpoint;
   try {
     const { pairs, scale, sha256 } = await openAdapter(adapter, checkpoint.config);
-    return {
-      ...{ source, adapter: { sha256 } },
-      ...{ format: checkpoint.format, config: checkpoint.config, tensors: checkpoint.tensors },
-      ...{ huggingFaceConfig: checkpoint.huggingFaceConfig, generationConfig: checkpoint.generationConfig },
-      bytes16: checkpoint.bytes16,
+    const merged = overlay(checkpoint, {
       async read(name) {
         const values = await checkpoint.read(name);
         const pair = pairs.get(name.replace(/\.weight$/, ""));
         if (pair && name.endsWith(".weight")) mergePair(values, pair, scale);
         return values;
       },
-      tokenizer: () => checkpoint.tokenizer(),
-      hash: (signal) => checkpoint.hash(signal),
       close: () => checkpoint.close(),
-    };
+    });
+    return { ...merged, adapter: { sha256 } };
   } catch (error) {
     await checkpoint.close();
     throw error;

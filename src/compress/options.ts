@@ -1,5 +1,7 @@
 /** Options of `compress`, checked before any work. */
+import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import type { ModelConfig } from "../checkpoint/config.js";
+import type { JsonObject } from "../container/manifest.js";
 import { UsageError } from "../errors.js";
 import { checkWhole } from "../options.js";
 import type { OnProgress } from "../progress.js";
@@ -14,6 +16,17 @@ export type Method = "trellis" | "meta";
  */
 export const PARTS = ["allocation", "row-weights", "correction", "feedback"] as const;
 export type Part = (typeof PARTS)[number];
+
+/** Trains what is not coded yet for the coded embedding, where calibration text is given. */
+export interface Absorb {
+  /** What its result depends on, for the manifest. */
+  readonly description: JsonObject;
+  /**
+   * `embedding`: [vocabularySize, hiddenSize], as coded. The model whose layers are to be coded, which is closed
+   * afterwards; or `checkpoint` itself.
+   */
+  run(checkpoint: Checkpoint, embedding: Float32Array): Promise<Checkpoint>;
+}
 
 export interface CompressOptions {
   /** A Hugging Face folder, a .gguf file or a llama2.c .bin file. */
@@ -38,6 +51,8 @@ export interface CompressOptions {
   readonly threads?: number | undefined;
   /** Parts of the method to leave out. Default: none. */
   readonly without?: readonly Part[] | undefined;
+  /** Training between coding the embedding and coding the layers: a part of the recipe "best". Default: none. */
+  readonly absorb?: Absorb | undefined;
   /** Go on with an interrupted run of the same source and options. */
   readonly resume?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;

@@ -25,6 +25,7 @@ export async function describe(
       arithmetic,
       ...(checkpoint.adapter && { adapter: checkpoint.adapter }),
       ...(result.without.length > 0 && { without: [...result.without] }),
+      ...(files.length > 0 && options.absorb && { absorb: options.absorb.description }),
       ...(files.length > 0 && {
         calibrationTokens: result.calibrationTokens,
         calibrationContext: result.calibrationContext,

@@ -191,6 +191,8 @@ export interface Backend {
   writeBytes(buffer: ByteBuffer, data: Uint8Array, offset?: number): void;
   /** A copy of `length` elements from `offset`, after all earlier calls have finished. */
   read(buffer: Buffer, offset?: number, length?: number): Promise<Float32Array>;
+  /** Fills `target` with the elements from `offset` on, after all earlier calls have finished. */
+  readInto(buffer: Buffer, target: Float32Array, offset?: number): Promise<void>;
 
   /** y = x weightᵀ (+ bias) */
   matmul(options: MatmulOptions): void;

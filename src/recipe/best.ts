@@ -1,5 +1,6 @@
 /**
- * The recipe "best": compression with calibration text, then distillation on the same text within a time budget.
+ * The recipe "best": compression with calibration text, in the middle of which the layers are trained for the coded
+ * embedding, then distillation on the same text; both within a time budget.
  * The compressed folder in between lies beside the output (`<out>.balanced`) until the tuned one is whole.
  */
 import { rename, rm } from "node:fs/promises";
@@ -11,12 +12,16 @@ import { InputError, UsageError } from "../errors.js";
 import { refuseUnfinished } from "../training/options.js";
 import { NoGainError } from "../training/trainer.js";
 import { stateFolder, type TuneOptions, type TuneReport, tune } from "../tune/index.js";
+import { type AbsorbReport, absorbingFolder, planAbsorption } from "./absorb.js";
 import { compressOnce } from "./once.js";
+
+/** Of the time budget: what distillation would do with the last two fifths of an hour is 2 %. */
+const ABSORBING = 0.4;
 
 export interface BestOptions extends CompressOptions {
   /** Text to compress for and to learn on. */
   readonly calibration: readonly string[];
-  /** Seconds for the distillation; compression comes on top. Default: an hour. */
+  /** Seconds for all training; compression comes on top. Default: an hour. */
   readonly timeBudget?: number | undefined;
 }
 
@@ -25,6 +30,8 @@ export interface BestReport {
   readonly ratio: number;
   /** Null when an interrupted run had compressed already. */
   readonly compressed: CompressReport | null;
+  /** Null when an interrupted run had compressed already, the model is too large for it, or it did not help. */
+  readonly absorbed: AbsorbReport | null;
   /** Null when tuning did not help: the folder is the compressed model as it was. */
   readonly tuned: TuneReport | null;
 }
@@ -37,13 +44,22 @@ export async function compressBest(options: BestOptions): Promise<BestReport> {
   if (await exists(out)) await FolderWriter.check(out, false);
   // Looked at again by `tune`, but only after the compression.
   await refuseUnfinished(stateFolder(out), resume);
-  const compressed = await compressOnce({ ...options, out: balanced });
+  await refuseUnfinished(absorbingFolder(out), resume);
+  const { timeBudget = 3600 } = options;
+  const absorb = await planAbsorption(options, ABSORBING * timeBudget);
+  const rest = absorb ? (1 - ABSORBING) * timeBudget : timeBudget;
+  const compressing = { ...options, out: balanced, ...(absorb && { absorb }) };
+  const compressed = await compressOnce(compressing).catch(async (error) => {
+    // Refused before any work: nothing is left that a next run would have to go on with.
+    if (!(await exists(balanced)) && !(await exists(`${balanced}.partial`))) await forget(out);
+    throw error;
+  });
   const tuned = await tuneOrSay(balanced, {
     folder: balanced,
     original: source,
     data: calibration,
     out,
-    timeBudget: options.timeBudget ?? 3600,
+    timeBudget: rest,
     seed,
     threads,
     resume,
@@ -55,10 +71,16 @@ export async function compressBest(options: BestOptions): Promise<BestReport> {
     await rename(balanced, out);
     await rm(stateFolder(out), { recursive: true, force: true });
   }
+  await forget(out);
   const folder = await openFolder(out);
   const { weightBytes, bytes16 } = folder;
   await folder.close();
-  return { weightBytes, ratio: bytes16 / weightBytes, compressed, tuned };
+  return { weightBytes, ratio: bytes16 / weightBytes, compressed, absorbed: absorb?.report ?? null, tuned };
+}
+
+/** What training for the coded embedding has kept. */
+async function forget(out: string): Promise<void> {
+  await rm(absorbingFolder(out), { recursive: true, force: true });
 }
 
 /** Null when it did not help. */

@@ -46,7 +46,7 @@ export interface Batch {
   createSession(capacity: number, options?: { readonly exact?: boolean }): Session;
   /**
    * Appends the tokens ids[i] to sessions[i], which are of this batch and distinct; logits [vocabularySize] of the last
-   * of each. Beside a token of each there is room for `chunk` tokens of prompts.
+   * of each, overwritten by the next call. Beside a token of each there is room for `chunk` tokens of prompts.
    */
   forward(sessions: readonly Session[], ids: readonly Int32Array[]): Promise<Float32Array[]>;
   /** Gives back what the sessions share; free them first. */

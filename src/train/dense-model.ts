@@ -1,10 +1,11 @@
-/** A dense model of which everything is trained: its tensors, their gradients and AdamW's moments on a backend. */
+/** A dense model that is trained: its tensors and, of those that learn, gradients and AdamW's moments on a backend. */
 import type { ModelConfig } from "../checkpoint/config.js";
 import { expectedTensors } from "../checkpoint/tensors.js";
 import type { Backend, Buffer } from "../compute/backend.js";
 import { DenseLinear } from "../compute/linear.js";
 import type { TrainingBackend } from "../compute/training.js";
-import { type LearnedTensor, LearnedTensors } from "../training/learned-tensors.js";
+import { upload } from "../compute/upload.js";
+import { LearnedTensors } from "../training/learned-tensors.js";
 import type { AdamWSettings, LearningModel } from "../training/learner.js";
 import type { StateTensor } from "../training/state.js";
 import type { LayerGradient, TrainableLayer } from "../transformer/layer-backward.js";
@@ -17,8 +18,12 @@ import {
   layerNorms,
 } from "../transformer/weights.js";
 
-interface TrainedTensor extends LearnedTensor {
+interface ModelTensor {
+  readonly name: string;
   readonly shape: readonly number[];
+  readonly value: Buffer;
+  /** Absent where it does not learn. */
+  readonly gradient?: Buffer | undefined;
 }
 
 export class DenseModel implements LearningModel {
@@ -28,22 +33,26 @@ export class DenseModel implements LearningModel {
   readonly gradient: TrainableModel["gradient"];
   readonly #backend: Backend;
   readonly #learned: LearnedTensors;
-  readonly #tensors = new Map<string, TrainedTensor>();
+  readonly #tensors = new Map<string, ModelTensor>();
   readonly #layers: readonly OpenLayer[];
 
-  /** `tensors`: every tensor of the configuration with its first values. */
+  /** `tensors`: every tensor of the configuration with its first values; all learn whose names `learns` says so of. */
   constructor(
     backend: Backend,
     training: TrainingBackend,
     readonly config: ModelConfig,
     tensors: Iterable<readonly [name: string, values: Float32Array]>,
+    learns: (name: string) => boolean = () => true,
   ) {
     this.#backend = backend;
     this.#learned = new LearnedTensors(backend, training);
     const shapes = expectedTensors(config);
     for (const [name, values] of tensors) {
       const shape = shapes.get(name)!;
-      this.#tensors.set(name, { ...this.#learned.add(name, values, shape.length > 1), shape });
+      const tensor = learns(name)
+        ? this.#learned.add(name, values, shape.length > 1)
+        : { name, value: upload(backend, values) };
+      this.#tensors.set(name, { ...tensor, shape });
     }
     const { vocabularySize, hiddenSize, tiedEmbeddings } = config;
     const whole = (name: string) =>
@@ -82,16 +91,22 @@ export class DenseModel implements LearningModel {
     return this.#learned.state();
   }
 
-  /** The tensors as they are now, in the order of the forward pass. */
-  get tensors(): { name: string; shape: readonly number[]; read: () => Promise<Float32Array> }[] {
-    return [...this.#tensors.values()].map(({ name, shape, value }) => ({
+  /** The tensors as they are now, in the order in which they were given. */
+  get tensors(): {
+    name: string;
+    shape: readonly number[];
+    learns: boolean;
+    read: () => Promise<Float32Array>;
+  }[] {
+    return [...this.#tensors.values()].map(({ name, shape, value, gradient }) => ({
       name,
       shape,
+      learns: gradient !== undefined,
       read: () => this.#backend.read(value),
     }));
   }
 
-  #tensor(name: string): TrainedTensor {
+  #tensor(name: string): ModelTensor {
     const tensor = this.#tensors.get(name);
     if (!tensor) throw new RangeError(`${name} is missing`);
     return tensor;

@@ -50,6 +50,8 @@ export class TransformerBatch {
   readonly #buffers: BufferGroup;
   /** The rotary tables' rows at the tokens' positions, [sequences + chunk, headSize / 2] each. */
   readonly #turns: Rope;
+  /** [sequences, vocabularySize], for every call: 6 MB for 32 sequences of SmolLM2 that need no new pages. */
+  #logits: Float32Array | undefined;
 
   /** InputError when memory does not suffice. */
   constructor(
@@ -98,7 +100,7 @@ export class TransformerBatch {
 
   /**
    * Appends the tokens ids[i] to sessions[i]; logits [vocabularySize] of the last of each. Sessions are this batch's
-   * own and distinct. InputError for too many of them or their tokens, a full one, or an id outside the vocabulary;
+   * own and distinct; what is returned is overwritten by the next call. InputError for too many of them or their tokens, a full one, or an id outside the vocabulary;
    * none has then advanced.
    */
   async forward(
@@ -134,7 +136,9 @@ export class TransformerBatch {
         last += ids[i].length;
         if (last > i) this.#backend.copy(hidden, last * hiddenSize, hidden, i * hiddenSize, hiddenSize);
       }
-      const logits = await this.#scratch.readLogits(sessions.length);
+      this.#logits ??= new Float32Array(this.sequences * vocabularySize);
+      const logits = this.#logits.subarray(0, sessions.length * vocabularySize);
+      await this.#scratch.readLogits(logits);
       return sessions.map((_, i) => logits.subarray(i * vocabularySize, (i + 1) * vocabularySize));
     } finally {
       this.#scratch.busy = false;

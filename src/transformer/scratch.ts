@@ -81,22 +81,24 @@ export class SessionScratch {
     this.#tokenHead = token.head;
   }
 
-  /** Logits [tokens, vocabularySize] of the first rows of `hidden`. */
-  async readLogits(tokens: number, decoding = this.decoding): Promise<Float32Array> {
+  /** Fills `logits` [tokens, vocabularySize] with those of the first rows of `hidden`. */
+  async readLogits(logits: Float32Array, decoding = this.decoding): Promise<void> {
     const { vocabularySize } = this.#config;
+    const tokens = logits.length / vocabularySize;
     // In equal parts: one or two rows left over would be multiplied another way, equal to rounding only.
     const part = Math.ceil(tokens / Math.ceil(tokens / this.#headTokens));
-    if (part === tokens) return await this.#readHead(0, tokens, tokens, decoding);
-    const logits = new Float32Array(tokens * vocabularySize);
     for (let row = 0; row < tokens; row += part) {
       const count = Math.min(part, tokens - row);
-      logits.set(await this.#readHead(row, count, tokens, decoding), row * vocabularySize);
+      this.#runHead(row, count, tokens, decoding);
+      const target = logits.subarray(row * vocabularySize, (row + count) * vocabularySize);
+      await this.#backend.readInto(this.#logits, target);
     }
-    return logits;
   }
 
+  /** Logits [vocabularySize] of a row of `hidden`. */
   async lastLogits(row: number): Promise<Float32Array> {
-    return await this.#readHead(row, 1, row + 1, this.decoding);
+    this.#runHead(row, 1, row + 1, this.decoding);
+    return await this.#backend.read(this.#logits, 0, this.#config.vocabularySize);
   }
 
   free(): void {
@@ -129,11 +131,6 @@ export class SessionScratch {
       for (const part of made) part.free();
       throw error;
     }
-  }
-
-  async #readHead(row: number, tokens: number, all: number, decoding: Decoding): Promise<Float32Array> {
-    this.#runHead(row, tokens, all, decoding);
-    return await this.#backend.read(this.#logits, 0, tokens * this.#config.vocabularySize);
   }
 
   /** #logits = the final norm and the head of `tokens` rows of `hidden`, of the `all` there, from `row` on. */

@@ -91,7 +91,8 @@ export class TransformerSession {
         if (from > 0) await new Promise((resolve) => setTimeout(resolve));
         const tokens = Math.min(chunk, ids.length - from);
         this.#forwardLayers(ids.subarray(from, from + tokens));
-        if (all) result.set(await scratch.readLogits(tokens, this.#decoding), from * vocabulary);
+        const part = result.subarray(from * vocabulary, (from + tokens) * vocabulary);
+        if (all) await scratch.readLogits(part, this.#decoding);
         if (from + tokens === ids.length) return all ? result : await scratch.lastLogits(tokens - 1);
       }
     } finally {

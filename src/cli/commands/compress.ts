@@ -77,10 +77,14 @@ export function registerCompress(program: Command): void {
     .addOption(
       new Option(
         "--recipe <name>",
-        "fast: without data; balanced: for calibration text; best: then tuned on it (default: balanced with text, else fast)",
+        "fast: without data; balanced: for calibration text; best: and trained on it (default: balanced with text, else fast)",
       ).choices(["fast", "balanced", "best"]),
     )
-    .option("--time-budget <time>", "of the tuning of --recipe best: 90s, 45m or 2h (default: 1h)", duration)
+    .option(
+      "--time-budget <time>",
+      "of the training of --recipe best: 90s, 45m or 2h (default: 1h)",
+      duration,
+    )
     .option("--adapter <dir>", "a LoRA adapter in PEFT's form to merge into the weights first")
     .addOption(
       new Option("--without <part...>", "leave parts of the method out, to see what each is worth").choices(
@@ -139,7 +143,7 @@ export function registerCompress(program: Command): void {
     if (recipe === "best") {
       const { calibration = [] } = options;
       const best = { ...common, out, resume, calibration, timeBudget: options.timeBudget };
-      const { weightBytes, ratio, compressed, tuned } = await compressBest(best);
+      const { weightBytes, ratio, compressed, absorbed, tuned } = await compressBest(best);
       context.print(
         `${out}: ${megabytes(weightBytes)} of weights, ${ratio.toFixed(2)}x smaller than at 16 bits`,
       );
@@ -153,6 +157,7 @@ export function registerCompress(program: Command): void {
         weightBytes,
         ratio,
         compressed: compressed && { ...compressed },
+        absorbed: absorbed && { ...absorbed },
         tuned: tuned && { ...tuned },
         peakBytes: peakBytes(),
       };
@@ -207,5 +212,5 @@ function checkRecipe(options: Options): void {
   if (recipe === "best" && method !== "trellis")
     throw new UsageError(`--recipe best tunes what --method trellis makes, not ${method}`);
   if (timeBudget !== undefined && (recipe !== "best" || dryRun))
-    throw new UsageError("--time-budget is of the tuning of --recipe best");
+    throw new UsageError("--time-budget is of the training of --recipe best");
 }

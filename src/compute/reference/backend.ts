@@ -86,6 +86,11 @@ export class ReferenceBackend implements Backend {
     return floats(buffer).slice(offset, offset + length);
   }
 
+  async readInto(buffer: Buffer, target: Float32Array, offset = 0): Promise<void> {
+    checkRange("readInto", buffer.length, offset, target.length);
+    target.set(floats(buffer).subarray(offset, offset + target.length));
+  }
+
   matmul(options: MatmulOptions): void {
     checkMatmul(options);
     const { tokens, inputs, outputs } = options;

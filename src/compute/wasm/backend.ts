@@ -103,6 +103,11 @@ export class WasmBackend implements Backend {
     return this.#view(buffer).slice(offset, offset + length);
   }
 
+  async readInto(buffer: Buffer, target: Float32Array, offset = 0): Promise<void> {
+    checkRange("readInto", buffer.length, offset, target.length);
+    target.set(this.#view(buffer).subarray(offset, offset + target.length));
+  }
+
   matmul(options: MatmulOptions): void {
     checkMatmul(options);
     const { x, weight, bias, y, tokens, inputs, outputs } = options;

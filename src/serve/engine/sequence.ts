@@ -131,16 +131,19 @@ export class Sequence {
     this.next = null;
     if (maxTokens === 0) this.#end("length");
     else if (!constraint) this.#choose(logits);
-    else
+    else {
+      // The others' next step overwrites them.
+      const kept = logits.slice();
       this.choosing = constraint
         .mask()
         .then((mask) => {
-          if (!this.done) this.#choose(logits, mask);
+          if (!this.done) this.#choose(kept, mask);
         })
         .catch((error) => this.fail(error))
         .finally(() => {
           this.choosing = null;
         });
+    }
   }
 
   #choose(logits: Float32Array, mask?: Int32Array): void {
