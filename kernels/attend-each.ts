@@ -69,6 +69,7 @@ export function attendEach(
         scratch,
         task,
         kvHeads * tasksPerHead,
+        false,
       );
   }
 }

@@ -36,6 +36,7 @@ export function attention(
   scratch: usize,
   first: i32,
   step: i32,
+  wide: bool,
 ): void {
   const group = heads / kvHeads;
   const rows = tokens * group;
@@ -100,7 +101,7 @@ export function attention(
           unpackRows(block, kvStride, unpacked, format, headSize, length);
           block = unpacked;
         }
-        multiplyAccumulate(scores, f32Bytes(KEYS), 4, block, blockStride, out, size, count, headSize, length);
+        multiplyAccumulate(scores, f32Bytes(KEYS), 4, block, blockStride, out, size, count, headSize, length, wide);
       }
     }
     for (let r = 0; r < count; r++) {

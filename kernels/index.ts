@@ -11,6 +11,7 @@ export { viterbi } from "./encode/viterbi";
 export * from "./gram";
 export { packCache, unpackCache } from "./kv-cache";
 export * from "./matmul";
+export { multiplyAccumulate } from "./outer";
 export * from "./rotate";
 export * from "./solve";
 export * from "./training";

@@ -34,7 +34,7 @@ export function rotate(
       scaleBy(scratch, inverse ? signs : 0, to, columns, load<f32>(q));
     } else {
       zero(to, columns);
-      multiplyAccumulate(q, qRow, qColumn, scratch, f32Bytes(order), to, f32Bytes(order), m, order, m);
+      multiplyAccumulate(q, qRow, qColumn, scratch, f32Bytes(order), to, f32Bytes(order), m, order, m, false);
       if (inverse) scaleBy(to, signs, to, columns, 1);
     }
   }

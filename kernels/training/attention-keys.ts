@@ -33,6 +33,7 @@ export function attentionBackwardKeys(
   scratch: usize,
   first: i32,
   step: i32,
+  wide: bool,
 ): void {
   const group = heads / kvHeads;
   const rows = tokens * group;
@@ -75,8 +76,8 @@ export function attentionBackwardKeys(
         copyScaled(g + to, rowOf(dy, row0 + r, group, heads, kv, size), headSize, 1);
       }
       zero(p, 2 * ROWS * KEYS);
-      multiplyAccumulate(q, size, 4, k, LINE, p, LINE, count, KEYS, headSize);
-      multiplyAccumulate(g, size, 4, v, LINE, ds, LINE, count, KEYS, headSize);
+      multiplyAccumulate(q, size, 4, k, LINE, p, LINE, count, KEYS, headSize, wide);
+      multiplyAccumulate(g, size, 4, v, LINE, ds, LINE, count, KEYS, headSize, wide);
       for (let r = 0; r < count; r++) {
         const at = statistics + f32Bytes(kv * rows + row0 + r);
         const last = (row0 + r) / group;
@@ -90,8 +91,8 @@ export function attentionBackwardKeys(
           min(length, last + 1 - key0),
         );
       }
-      multiplyAccumulate(p, 4, LINE, g, size, dv, size, KEYS, headSize, count);
-      multiplyAccumulate(ds, 4, LINE, q, size, dk, size, KEYS, headSize, count);
+      multiplyAccumulate(p, 4, LINE, g, size, dv, size, KEYS, headSize, count, wide);
+      multiplyAccumulate(ds, 4, LINE, q, size, dk, size, KEYS, headSize, count, wide);
     }
     for (let i = 0; i < length; i++) {
       const to = offset + <usize>i * kvStride;

@@ -38,6 +38,7 @@ export function attentionBackwardQueries(
   scratch: usize,
   first: i32,
   step: i32,
+  wide: bool,
 ): void {
   const group = heads / kvHeads;
   const rows = tokens * group;
@@ -77,7 +78,7 @@ export function attentionBackwardQueries(
     const headKeys = keys + <usize>kv * size + <usize>firstKey * kvStride;
     const headValues = values + <usize>kv * size + <usize>firstKey * kvStride;
     zero(scores, length * ROWS);
-    multiplyAccumulate(headKeys, kvStride, 4, q, LINE, scores, LINE, length, ROWS, headSize);
+    multiplyAccumulate(headKeys, kvStride, 4, q, LINE, scores, LINE, length, ROWS, headSize, wide);
     for (let r = 0; r < ROWS; r++) {
       const last = (row0 + min(r, count - 1)) / group;
       hide(scores + f32Bytes(r), 0, last - window + 1 - firstKey);
@@ -91,9 +92,9 @@ export function attentionBackwardQueries(
       const block = min(KEYS, length - key);
       const down = <usize>key * kvStride;
       zero(ds, block * ROWS);
-      multiplyAccumulate(headValues + down, kvStride, 4, g, LINE, ds, LINE, block, ROWS, headSize);
+      multiplyAccumulate(headValues + down, kvStride, 4, g, LINE, ds, LINE, block, ROWS, headSize, wide);
       centre(ds, scores + <usize>key * LINE, means, block);
-      multiplyAccumulate(ds, 4, LINE, headKeys + down, kvStride, dq, size, count, headSize, block);
+      multiplyAccumulate(ds, 4, LINE, headKeys + down, kvStride, dq, size, count, headSize, block, wide);
     }
     for (let r = 0; r < count; r++) {
       const inverse = <f32>1 / load<f32>(sums + f32Bytes(r));

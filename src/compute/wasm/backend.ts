@@ -178,9 +178,13 @@ export class WasmBackend implements Backend {
     const { tokens, position, heads, kvHeads, headSize, scale } = options;
     const window = Math.min(options.window ?? 0x7fffffff, 0x7fffffff);
     const sizes = [tokens, position, heads, kvHeads, headSize, scale, window, format, rowsPerTask];
+    const wide = this.runtime.arithmetic === "wide" ? 1 : 0;
     this.runtime.parallel(
       "attention",
-      Array.from({ length: threads }, (_, t) => [...pointers, ...sizes, area + t * threadBytes, t, threads]),
+      Array.from({ length: threads }, (_, t) => [
+        ...[...pointers, ...sizes, area + t * threadBytes],
+        ...[t, threads, wide],
+      ]),
     );
   }
 

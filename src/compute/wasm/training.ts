@@ -126,11 +126,12 @@ export class WasmTraining implements TrainingBackend {
     const statisticsBytes = Math.ceil((3 * tokens * heads) / LINE) * LINE * 4;
     const statistics = this.#area.reserve(statisticsBytes + threads * pitch);
     const scratch = statistics + statisticsBytes;
+    const wide = this.#backend.runtime.arithmetic === "wide" ? 1 : 0;
     const run = (kernel: string, pointers: number[]) => {
       const shared = [...pointers, statistics, tokens, heads, kvHeads, headSize, scale, window];
       this.#backend.runtime.parallel(
         kernel,
-        Array.from({ length: threads }, (_, t) => [...shared, scratch + t * pitch, t, threads]),
+        Array.from({ length: threads }, (_, t) => [...shared, scratch + t * pitch, t, threads, wide]),
       );
     };
     run("attentionBackwardQueries", [query, keys, values, y, dy, dQuery]);

@@ -20,13 +20,19 @@ export function joinsExactly(runtime: WasmRuntime): boolean {
     const flags = [0, joined ? 1 : 0, 0];
     runtime.exports["multiplyPanels"](a, b, c, SIZE, SIZE, SIZE, ...flags, counter, scratch);
   };
+  const rows = (c: number, joined: boolean) => {
+    runtime.f32(c, SIZE * SIZE).fill(0);
+    const stride = 4 * SIZE;
+    const sizes = [SIZE, SIZE, SIZE];
+    runtime.exports["multiplyAccumulate"](a, stride, 4, b, stride, c, stride, ...sizes, joined ? 1 : 0);
+  };
   const shorts = (c: number, joined: boolean) => {
     const [units, stride, octets] = [b, 2 * SIZE, SIZE / 8];
     const result = [c, 4 * SIZE, SIZE, octets, SIZE, 0];
     runtime.exports["multiplyShort"](a, stride, units, b, stride, ...result, joined ? scratch : 0);
   };
   try {
-    return (runtime.arithmetic === "wide" ? [floats, shorts] : [shorts]).every((multiply) => {
+    return (runtime.arithmetic === "wide" ? [floats, rows, shorts] : [shorts]).every((multiply) => {
       const end = performance.now() + MILLISECONDS;
       fill(runtime, a, 2 * SIZE * SIZE);
       const run = (c: number, joined: boolean) => {

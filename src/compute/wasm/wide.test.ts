@@ -66,15 +66,18 @@ for (const [tokens, columns, outputs] of [
     runtime.free(area);
   });
 
-for (const kernel of ["multiplyPanels", "multiplyShort"])
+for (const [kernel, flag, result] of [
+  ["multiplyPanels", 7, 2],
+  ["multiplyAccumulate", 10, 5],
+  ["multiplyShort", 11, 5],
+] as const)
   test(`the check passes here, and not where a wide sum of ${kernel} is another`, { skip }, () => {
     assert.ok(joinsExactly(wide.runtime));
     const { exports } = wide.runtime;
     const wrong = (...args: number[]) => {
-      const result = exports[kernel](...args);
-      const [joined, to] = kernel === "multiplyPanels" ? [args[7], args[2]] : [args[11], args[5]];
-      if (joined) wide.runtime.f32(to, 1)[0] = 1.5;
-      return result;
+      const returned = exports[kernel](...args);
+      if (args[flag]) wide.runtime.f32(args[result], 1)[0] = 1.5;
+      return returned;
     };
     const runtime = Object.create(wide.runtime, { exports: { value: { ...exports, [kernel]: wrong } } });
     for (const name of ["allocate", "free", "f32", "i32"])
