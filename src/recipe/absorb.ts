@@ -6,38 +6,26 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
-import { FileSource } from "../checkpoint/file-source.js";
 import { openCheckpoint } from "../checkpoint/open.js";
-import { overlay } from "../checkpoint/overlay.js";
-import { SafetensorsFile } from "../checkpoint/safetensors.js";
-import { writeSafetensors } from "../checkpoint/safetensors-write.js";
 import { expectedTensors } from "../checkpoint/tensors.js";
 import type { Absorb } from "../compress/index.js";
 import { createTrainingBackend } from "../compute/index.js";
 import { WasmTraining } from "../compute/wasm/training.js";
-import { exists, reportFullDisk, sha256, withoutSlash } from "../container/disk.js";
+import { sha256, withoutSlash } from "../container/disk.js";
 import type { JsonObject } from "../container/manifest.js";
-import { UsageError } from "../errors.js";
-import { f32ToBytes } from "../tensor/dtype.js";
 import { DenseModel } from "../train/dense-model.js";
 import { decidedSteps } from "../training/budget.js";
 import type { TrainingSet } from "../training/data.js";
 import { Learner } from "../training/learner.js";
 import { trainingData } from "../training/options.js";
+import type { StateIdentity } from "../training/state.js";
 import { MEASUREMENTS, measuredExamples, NoGainError, runTraining } from "../training/trainer.js";
 import { EMBEDDING_NAME } from "../transformer/weights.js";
 import { Divergence } from "../tune/divergence.js";
 import { OriginalModel } from "../tune/original.js";
 import { timed } from "../tune/run.js";
+import { type AbsorbReport, isAbsorbed, openAbsorbed, writeAbsorbed } from "./absorbed.js";
 import type { BestOptions } from "./best.js";
-
-export interface AbsorbReport {
-  readonly steps: number;
-  readonly tokens: number;
-  /** Divergence from the original on held-out text with nothing but the embedding coded, nats a token. */
-  readonly heldOutBefore: number;
-  readonly heldOutAfter: number;
-}
 
 /** One window a step, as long as distillation's. */
 const CONTEXT = 1024;
@@ -46,8 +34,6 @@ const LEARNING_RATE = 1e-4;
 const ADAMW = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0 };
 /** Two models in f32, gradients and two moments of what learns: beside activations they must fit 4 GiB. */
 const MAX_BYTES = 2.5e9;
-const LAYERS = "layers.safetensors";
-const METADATA = "pocketllm_absorbed";
 
 /** Where an unfinished run to `out` keeps its state, and then the layers. */
 export function absorbingFolder(out: string): string {
@@ -109,28 +95,26 @@ export class Absorption implements Absorb {
   }
 
   async run(checkpoint: Checkpoint, embedding: Float32Array): Promise<Checkpoint> {
-    const path = join(absorbingFolder(this.#options.out), LAYERS);
+    const folder = absorbingFolder(this.#options.out);
+    const { signal } = this.#options;
     const identity = {
-      model: await checkpoint.hash(this.#options.signal),
+      model: await checkpoint.hash(signal),
       options: sha256(JSON.stringify([this.description, sha256(new Uint8Array(embedding.buffer))])),
     };
-    if (!(await exists(path))) {
+    if (!(await isAbsorbed(folder))) {
       try {
-        await this.#train(checkpoint, embedding, identity, path);
+        await this.#train(checkpoint, embedding, identity);
       } catch (error) {
         if (error instanceof NoGainError) return checkpoint;
         throw error;
       }
     }
-    return await this.#open(checkpoint, identity, path);
+    const { source, report } = await openAbsorbed(folder, identity, checkpoint, signal);
+    this.#report = report;
+    return source;
   }
 
-  async #train(
-    checkpoint: Checkpoint,
-    embedding: Float32Array,
-    identity: { readonly model: string; readonly options: string },
-    path: string,
-  ): Promise<void> {
+  async #train(checkpoint: Checkpoint, embedding: Float32Array, identity: StateIdentity): Promise<void> {
     const { signal, onProgress, resume = false } = this.#options;
     const { steps, context, learningRate, seed } = this.#settings;
     const folder = absorbingFolder(this.#options.out);
@@ -139,58 +123,28 @@ export class Absorption implements Absorb {
         ...{ set: this.#set, steps, batch: 1, learningRate, seed, folder, identity, resume },
         ...{ stage: "training for the coded embedding", signal, onProgress },
       });
-      const report: AbsorbReport = {
+      const report = {
         steps: trained.steps,
         tokens: trained.steps * context,
         heldOutBefore: trained.before,
         heldOutAfter: trained.after,
       };
-      const tensors = model.tensors
-        .filter(({ learns }) => learns)
-        .map(({ name, shape, read }) => ({
-          ...{ name, shape, dtype: "F32" as const },
-          data: async () => f32ToBytes(await read(), "F32"),
-        }));
-      const metadata = { [METADATA]: JSON.stringify({ ...identity, report }) };
-      await reportFullDisk(path, () => writeSafetensors({ path, tensors, metadata, signal }));
+      await writeAbsorbed(folder, identity, report, model, signal);
     });
     for (const name of ["state", "best"]) await rm(join(folder, `${name}.safetensors`), { force: true });
   }
-
-  async #open(
-    checkpoint: Checkpoint,
-    { model, options }: { readonly model: string; readonly options: string },
-    path: string,
-  ): Promise<Checkpoint> {
-    const source = await FileSource.open(path);
-    try {
-      const file = await SafetensorsFile.open(source);
-      const found = JSON.parse(file.header.metadata.get(METADATA) ?? "{}");
-      if (found.model !== model || found.options !== options)
-        throw new UsageError(`${path} is of a run with other options: give the same ones, or delete it`);
-      this.#report = found.report;
-      return overlay(checkpoint, {
-        read: (name) => (file.tensors.has(name) ? file.readF32(name) : checkpoint.read(name)),
-        close: () => source.close(),
-      });
-    } catch (error) {
-      await source.close();
-      throw error;
-    }
-  }
 }
 
-function textFor(
+async function textFor(
   checkpoint: Checkpoint,
   { calibration, out, signal }: BestOptions,
   context: number,
   seed: number,
 ): Promise<TrainingSet> {
   const { source: name, config } = checkpoint;
-  return checkpoint.tokenizer().then((tokenizer) => {
-    const model = { name, vocabularySize: config.vocabularySize, tokenizer };
-    return trainingData(model, { data: calibration, out, signal }, { context, seed });
-  });
+  const tokenizer = await checkpoint.tokenizer();
+  const model = { name, vocabularySize: config.vocabularySize, tokenizer };
+  return await trainingData(model, { data: calibration, out, signal }, { context, seed });
 }
 
 interface Learning {

@@ -12,7 +12,8 @@ import { InputError, UsageError } from "../errors.js";
 import { refuseUnfinished } from "../training/options.js";
 import { NoGainError } from "../training/trainer.js";
 import { stateFolder, type TuneOptions, type TuneReport, tune } from "../tune/index.js";
-import { type AbsorbReport, absorbingFolder, planAbsorption } from "./absorb.js";
+import { absorbingFolder, planAbsorption } from "./absorb.js";
+import type { AbsorbReport } from "./absorbed.js";
 import { compressOnce } from "./once.js";
 
 /** Of the time budget: what distillation would do with the last two fifths of an hour is 2 %. */
