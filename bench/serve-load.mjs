@@ -2,7 +2,8 @@
 //   pocketllm serve MODEL --port 8080 &
 //   node bench/serve-load.mjs http://127.0.0.1:8080 [--clients 32] [--seconds 60] [--tokens 64] [--kill 100]
 // Requests are answered, refused (429, retried after Retry-After) or failed. --kill: so many clients leave in the
-// middle of a stream; afterwards the server must be idle. Memory is the server's own resident size, from /metrics.
+// middle of a stream; afterwards the server must be idle. "While all ask": by the server's own count between the first
+// quarter of the time and its end; the whole contains the last answers, which have ever fewer beside them. Memory is the server's own resident size, from /metrics.
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
@@ -61,23 +62,32 @@ async function load(clients, forSeconds) {
       }
     }
   };
+  const generated = async () => [await metric("pocketllm_generated_tokens_total"), performance.now() / 1000];
+  const counted = Promise.all([
+    sleep(250 * forSeconds).then(generated),
+    sleep(1000 * forSeconds).then(generated),
+  ]);
   const watch = setInterval(async () => memory.push(await metric("process_resident_memory_bytes")), 5000);
   await Promise.all(Array.from({ length: clients }, (_, number) => client(number)));
   clearInterval(watch);
   const took = (performance.now() - begun) / 1000;
   const MB = (bytes) => Math.round(bytes / 1e6);
   const resident = memory.length === 0 ? "" : `, memory ${memory.map(MB).join(" ")} MB`;
-  const rate = counts.tokens / took;
+  const [[fewer, from], [more, to]] = await counted;
+  const rates = { whole: counts.tokens / took, steady: (more - fewer) / (to - from) };
   console.log(
-    `${clients} clients, ${took.toFixed(0)} s: ${JSON.stringify(counts)}, ${rate.toFixed(1)} tokens/s${resident}`,
+    `${clients} clients, ${took.toFixed(0)} s: ${JSON.stringify(counts)}, ${rates.whole.toFixed(1)} tokens/s, while all ask ${rates.steady.toFixed(1)}${resident}`,
   );
-  return rate;
+  return rates;
 }
 
 await (await ask(0)).json();
 const one = await load(1, Math.max(5, seconds / 3));
 const many = await load(Number(values.clients), seconds);
-console.log(`${values.clients} clients together: ${(many / one).toFixed(2)} times the tokens/s of one`);
+const times = (key) => (many[key] / one.whole).toFixed(2);
+console.log(
+  `${values.clients} clients together: ${times("whole")} times the tokens/s of one, while all ask ${times("steady")}`,
+);
 
 for (let i = 0; i < Number(values.kill); i++) {
   const controller = new AbortController();
