@@ -21,7 +21,7 @@ console.log = console.error;
 
 type Send = (reply: GrammarReply, transfer: ArrayBuffer[]) => void;
 
-await threads.serve(async (library, { tokens, endIds }) => {
+threads.serve(async (library, { tokens, endIds }) => {
   const vocabulary = await library.TokenizerInfo.createTokenizerInfo(
     [...tokens],
     "byte_level",

@@ -29,7 +29,7 @@ export const threads: GrammarThreads = {
     };
   },
 
-  async serve(begin) {
+  serve(begin) {
     // What comes first is the vocabulary; what comes while the library is loaded waits in line.
     let vocabulary: (value: GrammarVocabulary) => void = () => {};
     const started = new Promise<GrammarVocabulary>((resolve) => {
@@ -44,7 +44,7 @@ export const threads: GrammarThreads = {
         );
       first = false;
     });
-    await started;
+    started.catch(reportError);
   },
 };
 

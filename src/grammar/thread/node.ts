@@ -28,12 +28,15 @@ export const threads: GrammarThreads = {
     };
   },
 
-  async serve(begin) {
+  serve(begin) {
     const port = parentPort!;
-    const answer = await begin(await loadLibrary(), workerData as GrammarVocabulary);
-    port.on("message", (request: GrammarRequest) =>
-      answer(request, (reply, transfer) => port.postMessage(reply, transfer)),
-    );
+    // A rejection that nobody handles ends the thread with it.
+    loadLibrary().then(async (library) => {
+      const answer = await begin(library, workerData as GrammarVocabulary);
+      port.on("message", (request: GrammarRequest) =>
+        answer(request, (reply, transfer) => port.postMessage(reply, transfer)),
+      );
+    });
   },
 };
 

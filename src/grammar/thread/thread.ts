@@ -16,8 +16,11 @@ export interface GrammarThreads {
     onReply: (reply: GrammarReply) => void,
     onError: (error: Error) => void,
   ): GrammarThread;
-  /** In the thread: loads the library and hands every request to what `begin` gives. */
-  serve(begin: (library: GrammarLibrary, vocabulary: GrammarVocabulary) => Promise<Answering>): Promise<void>;
+  /**
+   * In the thread: loads the library and hands every request to what `begin` gives; what fails before that is an error
+   * of the thread. Not to be awaited: bundlers make scripts of workers, which have no top-level await.
+   */
+  serve(begin: (library: GrammarLibrary, vocabulary: GrammarVocabulary) => Promise<Answering>): void;
 }
 
 /** Takes one request; what it sends goes to `onReply`. */
