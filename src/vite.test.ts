@@ -1,4 +1,4 @@
-/** The library in an application that Vite builds, and in Vite's own server, as its README says. */
+/** The library in an application that Vite builds, and in Vite's own server. */
 import assert from "node:assert/strict";
 import { cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
@@ -74,8 +74,6 @@ describe("in an application of Vite's", { skip: noChromium }, () => {
     const place = { host: "127.0.0.1", strictPort: true, headers };
     settings = {
       ...{ root, configFile: false, logLevel: "error" },
-      // As the README says: what is moved elsewhere does not find its workers and kernels.
-      optimizeDeps: { exclude: ["pocketllm"] },
       server: { ...place, port: await freePort() },
       preview: { ...place, port: await freePort() },
     };
