@@ -147,6 +147,10 @@ export function registerCompress(program: Command): void {
       context.print(
         `${out}: ${megabytes(weightBytes)} of weights, ${ratio.toFixed(2)}x smaller than at 16 bits`,
       );
+      if (absorbed)
+        context.print(
+          `divergence on held-out text with nothing but the embedding coded ${absorbed.heldOutBefore.toFixed(4)} before, ${absorbed.heldOutAfter.toFixed(4)} after ${absorbed.tokens} tokens of training the layers`,
+        );
       context.print(
         tuned
           ? `divergence on held-out text ${tuned.heldOutBefore.toFixed(4)} before, ${tuned.heldOutAfter.toFixed(4)} after ${tuned.tokens} tokens of tuning`
