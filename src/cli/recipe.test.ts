@@ -1,13 +1,5 @@
 import assert from "node:assert/strict";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
@@ -87,7 +79,7 @@ describe("--divergence", () => {
 });
 
 describe("--recipe best", () => {
-  test("trains for the coded embedding, compresses and tunes; killed twice, it gives what one run gives", async () => {
+  test("trains for the coded embedding, compresses and tunes; killed three times, it gives what one run gives", async () => {
     const out = join(work, "best");
     const best = compressed(out, "--recipe", "best", "--time-budget", "20s");
     const killedAt = async (path: string, ...more: string[]) => {
@@ -96,10 +88,19 @@ describe("--recipe best", () => {
       child.kill("SIGKILL");
       await finished;
     };
-    const stepsIn = (folder: string) => JSON.parse(readFileSync(join(folder, "budget.json"), "utf8"));
-    await killedAt(join(`${out}.absorbing`, "state.safetensors"));
-    assert.ok(!existsSync(`${out}.balanced`) && !existsSync(out));
-    const absorbing = stepsIn(`${out}.absorbing`);
+    await killedAt(join(`${out}.absorbing`, "budget.json"));
+    assert.ok(!existsSync(`${out}.balanced.partial`));
+    // Whatever the machine's pace allows, few steps are enough here.
+    const steps = { absorbing: 20, tuning: 16 };
+    const decide = (folder: string) => {
+      for (const [kind, count] of Object.entries(steps)) {
+        mkdirSync(`${folder}.${kind}`, { recursive: true });
+        writeFileSync(join(`${folder}.${kind}`, "budget.json"), JSON.stringify({ steps: count }));
+      }
+    };
+    decide(out);
+    await killedAt(join(`${out}.absorbing`, "state.safetensors"), "--resume");
+    assert.ok(existsSync(`${out}.balanced.partial`) && !existsSync(`${out}.balanced`) && !existsSync(out));
 
     const fresh = await run(...best);
     assert.equal(fresh.code, 2, fresh.stderr);
@@ -108,28 +109,23 @@ describe("--recipe best", () => {
     assert.equal(other.code, 2, other.stderr);
     assert.match(other.stderr, /other (model or )?options/);
 
-    await killedAt(join(`${out}.tuning`, "budget.json"), "--resume");
+    await killedAt(join(`${out}.tuning`, "state.safetensors"), "--resume");
     assert.ok(existsSync(`${out}.balanced`) && !existsSync(out));
-    const tuning = stepsIn(`${out}.tuning`);
 
     const resumed = await run(...best, "--resume", "--json");
     assert.equal(resumed.code, 0, resumed.stderr);
     const report = JSON.parse(resumed.stdout);
-    assert.equal(report.tuned.steps, tuning.steps);
+    assert.equal(report.tuned.steps, steps.tuning);
     assert.ok(report.tuned.heldOutAfter < report.tuned.heldOutBefore);
     for (const left of ["balanced", "absorbing", "tuning"]) assert.ok(!existsSync(`${out}.${left}`), left);
 
-    // In one go, with the numbers of steps that the other run has measured.
     const whole = join(work, "whole");
-    for (const [kind, steps] of Object.entries({ absorbing, tuning })) {
-      mkdirSync(`${whole}.${kind}`);
-      writeFileSync(join(`${whole}.${kind}`, "budget.json"), JSON.stringify(steps));
-    }
+    decide(whole);
     const atOnce = compressed(whole, "--recipe", "best", "--time-budget", "20s", "--resume", "--json");
     const { code, stdout, stderr } = await run(...atOnce);
     assert.equal(code, 0, stderr);
     const { absorbed } = JSON.parse(stdout);
-    assert.equal(absorbed.steps, absorbing.steps);
+    assert.equal(absorbed.steps, steps.absorbing);
     assert.ok(absorbed.heldOutAfter < absorbed.heldOutBefore);
     assert.deepEqual(folderHashes(out), folderHashes(whole));
   });
