@@ -3,7 +3,8 @@
 //   node bench/serve-load.mjs http://127.0.0.1:8080 [--clients 32] [--seconds 60] [--tokens 64] [--kill 100]
 // Requests are answered, refused (429, retried after Retry-After) or failed. --kill: so many clients leave in the
 // middle of a stream; afterwards the server must be idle. "While all ask": by the server's own count between the first
-// quarter of the time and its end; the whole contains the last answers, which have ever fewer beside them. Memory is the server's own resident size, from /metrics.
+// quarter of the time and its end; the whole contains the last answers, which have ever fewer beside them. Memory is
+// the server's own resident size, from /metrics.
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 

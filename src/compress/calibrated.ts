@@ -108,11 +108,7 @@ class CalibratedRun<Code> {
     const { backend, checkpoint, absorb } = this.#options;
     const { vocabularySize, hiddenSize } = checkpoint.config;
     if (!absorb) return;
-    const values = backend.allocate(vocabularySize * hiddenSize);
-    embedding.gather(
-      Int32Array.from({ length: vocabularySize }, (_, row) => row),
-      values,
-    );
+    const values = decoded(backend, embedding, vocabularySize, hiddenSize);
     const read = await backend.read(values);
     backend.free(values);
     this.#source = await absorb(read);
@@ -216,11 +212,7 @@ class CalibratedRun<Code> {
     const coded = codedLinear(backend, layer, bias);
     const { outputs, inputs } = coded;
     if (4 * outputs * inputs > DECODED_BYTES) return coded;
-    const weight = backend.allocate(outputs * inputs);
-    coded.gather(
-      Int32Array.from({ length: outputs }, (_, row) => row),
-      weight,
-    );
+    const weight = decoded(backend, coded, outputs, inputs);
     coded.free();
     return new DenseLinear(backend, outputs, inputs, weight, bias);
   }
@@ -257,4 +249,14 @@ class CalibratedRun<Code> {
     if (!matrix) throw new Error(`${name} is not in the plan`);
     return matrix;
   }
+}
+
+/** All weights of a matrix, [outputs, inputs], in a buffer of their own. */
+function decoded(backend: WasmBackend, linear: Linear, outputs: number, inputs: number): Buffer {
+  const weights = backend.allocate(outputs * inputs);
+  linear.gather(
+    Int32Array.from({ length: outputs }, (_, row) => row),
+    weights,
+  );
+  return weights;
 }
