@@ -55,6 +55,19 @@ test("BOS: the post-processor decides unless add_bos_token is given", () => {
   assert.equal(starts(sentencePieceFiles({ add_bos_token: false })), false);
 });
 
+test("the files that a tokenizer is made from stay as they are", () => {
+  for (const files of [byteLevelFiles(), sentencePieceFiles()]) {
+    const before = structuredClone(files);
+    const ids = createTokenizer(files).encode("hello the 12 €");
+    assert.deepEqual(files, before);
+    assert.deepEqual(
+      createTokenizer(files).encode("hello the 12 €"),
+      ids,
+      "a second one from the same files",
+    );
+  }
+});
+
 test("cutting long texts at merge boundaries does not change the ids", () => {
   // Random texts over few letters, so that merges, overlaps and unknown characters are everywhere.
   const letters = ["a", "b", "t", "h", "e", " ", "  ", ".", "é", "😀", "<s>"];

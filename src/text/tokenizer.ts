@@ -135,9 +135,11 @@ function openLibrary(files: TokenizerFiles): LibraryTokenizer {
     added_tokens: files.tokenizer["added_tokens"] ?? [],
   };
   checkIds(json);
+  const model = json["model"] as BpeModelJson;
   try {
-    const library = new LibraryTokenizer(json, files.config);
-    const model = json["model"] as BpeModelJson;
+    const library = isBpe(model)
+      ? openBpe(json, model, files.config)
+      : new LibraryTokenizer(json, files.config);
     if (isPlainBpe(model)) {
       library.pre_tokenizer = cutAtMergeBoundaries(model.merges, library.pre_tokenizer);
     }
@@ -148,22 +150,40 @@ function openLibrary(files: TokenizerFiles): LibraryTokenizer {
   }
 }
 
+/**
+ * The library makes maps of vocabulary and merges and keeps what it made them from: of SmolLM2 8 of 25 MB in V8's
+ * heap. So it gets lists of its own, which are emptied when it has read them.
+ */
+function openBpe(
+  json: Readonly<Record<string, unknown>>,
+  model: BpeModelJson,
+  config: TokenizerFiles["config"],
+): LibraryTokenizer {
+  const merges = model.merges.map((merge) => (typeof merge === "string" ? merge.split(" ", 2) : merge));
+  const lent = { ...model, merges };
+  const library = new LibraryTokenizer({ ...json, model: lent }, config);
+  lent.vocab = {};
+  merges.length = 0;
+  return library;
+}
+
 interface BpeModelJson {
   readonly type?: unknown;
+  readonly vocab: unknown;
   readonly merges: (string | string[])[];
   readonly ignore_merges?: unknown;
   readonly end_of_word_suffix?: unknown;
   readonly continuing_subword_suffix?: unknown;
 }
 
+function isBpe(model: BpeModelJson): boolean {
+  return model.type === "BPE" && Array.isArray(model.merges);
+}
+
 /** Byte-pair encoding in which the ids depend on the merges alone, not on where a pre-token begins or ends. */
 function isPlainBpe(model: BpeModelJson): boolean {
   return (
-    model.type === "BPE" &&
-    Array.isArray(model.merges) &&
-    !model.ignore_merges &&
-    !model.end_of_word_suffix &&
-    !model.continuing_subword_suffix
+    isBpe(model) && !model.ignore_merges && !model.end_of_word_suffix && !model.continuing_subword_suffix
   );
 }
 
