@@ -55,7 +55,7 @@ async function dense() {
   const { config } = checkpoint;
   const tensors = [];
   for (const name of expectedTensors(config).keys()) tensors.push([name, await checkpoint.read(name)]);
-  const model = new DenseModel(backend, training, config, tensors);
+  const model = await DenseModel.create(backend, training, config, tensors);
   const objective = new NextToken(backend, training, context);
   const learner = new Learner({
     ...{ backend, training, model, objective, together: windows, context },

@@ -5,4 +5,4 @@ export type { Forecast } from "./forecast.js";
 export { type Absorb, type CompressOptions, type Method, PARTS, type Part } from "./options.js";
 export { isMadeBy } from "./provenance.js";
 export { bitsRange } from "./range.js";
-export { parseBits, parseTarget, type Target } from "./target.js";
+export { DEFAULT_TARGET, parseBits, parseTarget, type Target, targetBits } from "./target.js";

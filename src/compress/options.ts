@@ -5,7 +5,7 @@ import type { JsonObject } from "../container/manifest.js";
 import { UsageError } from "../errors.js";
 import { checkWhole } from "../options.js";
 import type { OnProgress } from "../progress.js";
-import type { Target } from "./target.js";
+import { DEFAULT_TARGET, type Target } from "./target.js";
 
 export type Method = "trellis" | "meta";
 
@@ -89,7 +89,7 @@ export function resolveOptions(
   { contextLength, hiddenSize }: Pick<ModelConfig, "contextLength" | "hiddenSize">,
 ): ResultOptions {
   const {
-    target = { kind: "ratio", ratio: 10 },
+    target = DEFAULT_TARGET,
     method = "trellis",
     calibrationContext = Math.min(512, contextLength),
     seed = 0,

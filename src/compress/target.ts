@@ -5,6 +5,8 @@ export type Target =
   | { readonly kind: "ratio"; readonly ratio: number }
   | { readonly kind: "bits"; readonly bits: number };
 
+export const DEFAULT_TARGET: Target = { kind: "ratio", ratio: 10 };
+
 /** Parses `--target 10x`. */
 export function parseTarget(text: string): Target {
   const match = /^(\d+(?:\.\d+)?)x$/.exec(text.trim());
@@ -22,6 +24,11 @@ export function parseBits(text: string): Target {
     throw new UsageError(`--bits ${text}: expected a number of bits a weight between 1 and 16, such as 2`);
   }
   return { kind: "bits", bits };
+}
+
+/** Bits that a weight has in the mean, everything counted. */
+export function targetBits(target: Target): number {
+  return target.kind === "ratio" ? 16 / target.ratio : target.bits;
 }
 
 /** The largest number of bytes that all weight files together may have. */

@@ -18,6 +18,11 @@ import { type CodedLayer, checkLayer, isName, matricesOf } from "./layer.js";
 import type { LayerEntry } from "./manifest.js";
 import { describeLayer, restoreLayer } from "./restore.js";
 
+/** The folder that holds the work of a FolderWriter for `out` until `finish`. */
+export function unfinishedFolder(out: string): string {
+  return `${withoutSlash(out)}.partial`;
+}
+
 export class FolderWriter {
   /** The folder that `finish` makes, as the user named it. */
   readonly out: string;
@@ -32,7 +37,7 @@ export class FolderWriter {
 
   /** The folder that holds the work until `finish`. */
   get partial(): string {
-    return `${this.out}.partial`;
+    return unfinishedFolder(this.out);
   }
 
   /**
@@ -46,11 +51,9 @@ export class FolderWriter {
   ): Promise<FolderWriter> {
     await FolderWriter.check(out, resume);
     const target = resolve(out);
-    const name = withoutSlash(out);
-    const partial = `${name}.partial`;
-    return await reportFullDisk(partial, async () => {
-      const journal = await Journal.open(join(`${target}.partial`, "journal"), fingerprint);
-      return new FolderWriter(name, target, journal);
+    return await reportFullDisk(unfinishedFolder(out), async () => {
+      const journal = await Journal.open(join(unfinishedFolder(target), "journal"), fingerprint);
+      return new FolderWriter(withoutSlash(out), target, journal);
     });
   }
 
@@ -62,9 +65,9 @@ export class FolderWriter {
       throw new UsageError(
         `${name} exists already${resume ? ", so there is nothing to resume" : ""}: choose another --out, or delete it`,
       );
-    if (!resume && (await exists(`${target}.partial`)))
+    if (!resume && (await exists(unfinishedFolder(target))))
       throw new UsageError(
-        `${name}.partial holds an unfinished run: run with --resume to go on with it, or delete it`,
+        `${unfinishedFolder(out)} holds an unfinished run: run with --resume to go on with it, or delete it`,
       );
   }
 
@@ -124,7 +127,7 @@ export class FolderWriter {
    */
   async finish(options: FinishOptions): Promise<{ weightBytes: number }> {
     const target = this.#target;
-    const work = `${target}.partial`;
+    const work = unfinishedFolder(target);
     const model = join(work, "model");
     return await reportFullDisk(this.partial, async () => {
       await rm(model, { recursive: true, force: true });

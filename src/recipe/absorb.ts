@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { expectedTensors } from "../checkpoint/tensors.js";
-import type { Absorb } from "../compress/index.js";
+import { type Absorb, DEFAULT_TARGET, type Target, targetBits } from "../compress/index.js";
 import { createTrainingBackend } from "../compute/index.js";
 import { WasmTraining } from "../compute/wasm/training.js";
 import { sha256, withoutSlash } from "../container/disk.js";
@@ -29,8 +29,13 @@ import type { BestOptions } from "./best.js";
 
 /** One window a step, as long as distillation's. */
 const CONTEXT = 1024;
-/** pocket-stories at 10x, 131,072 tokens: .0001 brings its divergence from .057 to .039, .0003 to .042. */
+/** At 10x. pocket-stories, 131,072 tokens: .0001 brings its divergence from .057 to .039, .0003 to .042. */
 const LEARNING_RATE = 1e-4;
+/**
+ * The less the embedding has lost, the less a step may change: halved with each bit above this. pocket-stories, whole
+ * model: at 8x .105 -> .099 with .0001, no gain with .0003; at 6x .0371 -> .0364, .0350, .0360 with .0001, .00005, .000025.
+ */
+const HIGHEST_RATE_BITS = 1.6;
 const ADAMW = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0 };
 /** Two models in f32, gradients and two moments of what learns: beside activations they must fit 4 GiB. */
 const MAX_BYTES = 2.5e9;
@@ -62,10 +67,14 @@ export async function planAbsorption(options: BestOptions, seconds: number): Pro
         return Math.max(1, Math.floor((seconds - (MEASUREMENTS + 1) * measuring) / secondsPerStep));
       });
     });
-    return new Absorption(options, { steps, context, learningRate: LEARNING_RATE, seed }, set);
+    return new Absorption(options, { steps, context, learningRate: rateFor(options.target), seed }, set);
   } finally {
     await checkpoint.close();
   }
+}
+
+function rateFor(target: Target = DEFAULT_TARGET): number {
+  return LEARNING_RATE * 2 ** Math.min(0, HIGHEST_RATE_BITS - targetBits(target));
 }
 
 interface Settings {
@@ -159,16 +168,18 @@ async function withLearner<T>(
   { checkpoint, embedding, context, options: { threads } }: Learning,
   use: (learner: Learner, model: DenseModel) => Promise<T>,
 ): Promise<T> {
+  const { config } = checkpoint;
   const embeddingName = `${EMBEDDING_NAME}.weight`;
-  const tensors: [string, Float32Array][] = [];
-  for (const name of expectedTensors(checkpoint.config).keys())
-    tensors.push([name, name === embeddingName ? embedding : await checkpoint.read(name)]);
+  async function* tensors(): AsyncGenerator<[name: string, values: Float32Array]> {
+    for (const name of expectedTensors(config).keys())
+      yield [name, name === embeddingName ? embedding : await checkpoint.read(name)];
+  }
   const backend = await createTrainingBackend({ threads });
   try {
     const training = new WasmTraining(backend);
     const teacher = await OriginalModel.open(backend, checkpoint);
     const learns = (name: string) => name !== embeddingName;
-    const model = new DenseModel(backend, training, checkpoint.config, tensors.splice(0), learns);
+    const model = await DenseModel.create(backend, training, config, tensors(), learns);
     const objective = new Divergence(backend, training, teacher, context);
     const learner = new Learner({
       ...{ backend, training, model, objective, optimiser: ADAMW, together: 1, context },

@@ -7,7 +7,7 @@ import { rename, rm } from "node:fs/promises";
 import type { CompressOptions, CompressReport } from "../compress/index.js";
 import { exists, withoutSlash } from "../container/disk.js";
 import { openFolder } from "../container/reader.js";
-import { FolderWriter } from "../container/writer.js";
+import { FolderWriter, unfinishedFolder } from "../container/writer.js";
 import { InputError, UsageError } from "../errors.js";
 import { refuseUnfinished } from "../training/options.js";
 import { NoGainError } from "../training/trainer.js";
@@ -52,7 +52,7 @@ export async function compressBest(options: BestOptions): Promise<BestReport> {
   const compressing = { ...options, out: balanced, ...(absorb && { absorb }) };
   const compressed = await compressOnce(compressing).catch(async (error) => {
     // Refused before any work: nothing is left that a next run would have to go on with.
-    if (!(await exists(balanced)) && !(await exists(`${balanced}.partial`))) await forget(out);
+    if (!(await exists(balanced)) && !(await exists(unfinishedFolder(balanced)))) await forget(out);
     throw error;
   });
   const tuned = await tuneOrSay(balanced, {

@@ -26,6 +26,8 @@ interface ModelTensor {
   readonly gradient?: Buffer | undefined;
 }
 
+type NamedValues = readonly [name: string, values: Float32Array];
+
 export class DenseModel implements LearningModel {
   readonly embedding: DenseLinear;
   readonly head: DenseLinear;
@@ -33,27 +35,42 @@ export class DenseModel implements LearningModel {
   readonly gradient: TrainableModel["gradient"];
   readonly #backend: Backend;
   readonly #learned: LearnedTensors;
-  readonly #tensors = new Map<string, ModelTensor>();
+  readonly #tensors: ReadonlyMap<string, ModelTensor>;
   readonly #layers: readonly OpenLayer[];
 
-  /** `tensors`: every tensor of the configuration with its first values; all learn whose names `learns` says so of. */
-  constructor(
+  /**
+   * `tensors`: every tensor of the configuration with its first values, each taken over before the next is asked for;
+   * all learn whose names `learns` says so of.
+   */
+  static async create(
     backend: Backend,
     training: TrainingBackend,
-    readonly config: ModelConfig,
-    tensors: Iterable<readonly [name: string, values: Float32Array]>,
+    config: ModelConfig,
+    tensors: Iterable<NamedValues> | AsyncIterable<NamedValues>,
     learns: (name: string) => boolean = () => true,
-  ) {
-    this.#backend = backend;
-    this.#learned = new LearnedTensors(backend, training);
+  ): Promise<DenseModel> {
+    const learned = new LearnedTensors(backend, training);
+    const made = new Map<string, ModelTensor>();
     const shapes = expectedTensors(config);
-    for (const [name, values] of tensors) {
+    for await (const [name, values] of tensors) {
       const shape = shapes.get(name)!;
       const tensor = learns(name)
-        ? this.#learned.add(name, values, shape.length > 1)
+        ? learned.add(name, values, shape.length > 1)
         : { name, value: upload(backend, values) };
-      this.#tensors.set(name, { ...tensor, shape });
+      made.set(name, { ...tensor, shape });
     }
+    return new DenseModel(backend, config, learned, made);
+  }
+
+  private constructor(
+    backend: Backend,
+    readonly config: ModelConfig,
+    learned: LearnedTensors,
+    tensors: ReadonlyMap<string, ModelTensor>,
+  ) {
+    this.#backend = backend;
+    this.#learned = learned;
+    this.#tensors = tensors;
     const { vocabularySize, hiddenSize, tiedEmbeddings } = config;
     const whole = (name: string) =>
       new DenseLinear(backend, vocabularySize, hiddenSize, this.#tensor(`${name}.weight`).value);

@@ -80,7 +80,7 @@ export async function train(options: TrainOptions): Promise<TrainReport> {
     try {
       const training = new WasmTraining(backend);
       const tensors = initialTensors(like.config, new Random(seed));
-      const model = new DenseModel(backend, training, like.config, tensors);
+      const model = await DenseModel.create(backend, training, like.config, tensors);
       const data = (await describeFiles(options.data)).map((file) => ({ ...file }));
       const { arithmetic } = backend.runtime;
       const identity = {
