@@ -142,6 +142,20 @@ describe("--recipe best", () => {
     );
   });
 
+  test("a dry run counts the training", async () => {
+    const forecastOf = async (...more: string[]) => {
+      const out = join(work, "unused");
+      const { code, stdout, stderr } = await run(...compressed(out, ...more, "--dry-run", "--json"));
+      assert.equal(code, 0, stderr);
+      assert.ok(!existsSync(out));
+      return JSON.parse(stdout).forecast;
+    };
+    const balanced = await forecastOf("--recipe", "balanced");
+    const best = await forecastOf("--recipe", "best", "--time-budget", "7m");
+    assert.equal(Math.round(best.seconds - balanced.seconds), 7 * 60);
+    assert.ok(best.memoryBytes > balanced.memoryBytes);
+  });
+
   const refused: readonly [what: string, message: RegExp, more: readonly string[]][] = [
     ["a time budget without it", /--time-budget is of the training/, ["--time-budget", "5m"]],
     ["a time that is none", /expected a time such as 45m/, ["--recipe", "best", "--time-budget", "5"]],

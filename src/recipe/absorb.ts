@@ -6,6 +6,7 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
+import type { ModelConfig } from "../checkpoint/config.js";
 import { openCheckpoint } from "../checkpoint/open.js";
 import { expectedTensors } from "../checkpoint/tensors.js";
 import { type Absorb, DEFAULT_TARGET, type Target, targetBits } from "../compress/index.js";
@@ -28,7 +29,7 @@ import { type AbsorbReport, isAbsorbed, openAbsorbed, writeAbsorbed } from "./ab
 import type { BestOptions } from "./best.js";
 
 /** One window a step, as long as distillation's. */
-const CONTEXT = 1024;
+export const CONTEXT = 1024;
 /** At 10x. pocket-stories, 131,072 tokens: .0001 brings its divergence from .057 to .039, .0003 to .042. */
 const LEARNING_RATE = 1e-4;
 /**
@@ -45,13 +46,28 @@ export function absorbingFolder(out: string): string {
   return `${withoutSlash(out)}.absorbing`;
 }
 
+/**
+ * What teacher, layers that learn, their gradients and moments take in f32; null where that is too much. `bytes16` is
+ * of the model as 16-bit safetensors.
+ */
+export function learningBytes({
+  config,
+  bytes16,
+}: {
+  readonly config: ModelConfig;
+  readonly bytes16: number;
+}): number | null {
+  const { vocabularySize, hiddenSize } = config;
+  const bytes = 4 * ((5 * bytes16) / 2 - 3 * vocabularySize * hiddenSize);
+  return bytes <= MAX_BYTES ? bytes : null;
+}
+
 /** For `seconds` of training at the pace that is measured here; null for a model that is too large for it. */
 export async function planAbsorption(options: BestOptions, seconds: number): Promise<Absorption | null> {
   const checkpoint = await openCheckpoint(options.source);
   try {
-    const { vocabularySize, hiddenSize, contextLength } = checkpoint.config;
-    const parameters = checkpoint.bytes16 / 2;
-    if (4 * (5 * parameters - 3 * vocabularySize * hiddenSize) > MAX_BYTES) return null;
+    const { contextLength } = checkpoint.config;
+    if (learningBytes(checkpoint) === null) return null;
     const { seed = 0, resume = false, signal, onProgress } = options;
     const context = Math.min(CONTEXT, contextLength);
     const set = await textFor(checkpoint, options, context, seed);

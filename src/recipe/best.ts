@@ -18,6 +18,8 @@ import { compressOnce } from "./once.js";
 
 /** Of the time budget. SmolLM2-135M at 10x, an hour: 1.012 with all of it for distillation, .952 so (docs/quality.md). */
 const ABSORBING = 0.4;
+/** Seconds, where no other budget is given. */
+export const TIME_BUDGET = 3600;
 
 export interface BestOptions extends CompressOptions {
   /** Text to compress for and to learn on. */
@@ -46,7 +48,7 @@ export async function compressBest(options: BestOptions): Promise<BestReport> {
   // Looked at again by `tune`, but only after the compression.
   await refuseUnfinished(stateFolder(out), resume);
   await refuseUnfinished(absorbingFolder(out), resume);
-  const { timeBudget = 3600 } = options;
+  const { timeBudget = TIME_BUDGET } = options;
   const absorb = await planAbsorption(options, ABSORBING * timeBudget);
   const rest = absorb ? (1 - ABSORBING) * timeBudget : timeBudget;
   const compressing = { ...options, out: balanced, ...(absorb && { absorb }) };

@@ -197,12 +197,14 @@ function checkIds(json: Readonly<Record<string, unknown>>): void {
   const added = json["added_tokens"];
   if (!Array.isArray(added)) throw new InputError("tokenizer.json: added_tokens is not a list");
   // Unigram vocabularies are lists of [token, score]: their ids are positions.
-  const ids: unknown[] = Array.isArray(vocab) ? [vocab.length - 1] : Object.values(vocab);
-  for (const token of added as { id?: unknown }[]) ids.push(token?.id);
-  for (const id of ids) {
-    if (typeof id !== "number" || !Number.isInteger(id) || id < 0 || id > MAX_TOKEN_ID) {
-      throw new InputError(`tokenizer.json has an impossible token id: ${JSON.stringify(id)}`);
-    }
+  const ids: readonly unknown[] = Array.isArray(vocab) ? [vocab.length - 1] : Object.values(vocab);
+  for (const id of ids) checkId(id);
+  for (const token of added as { id?: unknown }[]) checkId(token?.id);
+}
+
+function checkId(id: unknown): void {
+  if (typeof id !== "number" || !Number.isInteger(id) || id < 0 || id > MAX_TOKEN_ID) {
+    throw new InputError(`tokenizer.json has an impossible token id: ${JSON.stringify(id)}`);
   }
 }
 

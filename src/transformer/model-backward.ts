@@ -78,6 +78,16 @@ export const HEAD_ELEMENTS = 2 ** 24;
  */
 const KEPT_BYTES = 1.25 * 2 ** 30;
 
+/** About what a ModelBackward for `windows` windows of `tokens` tokens takes, the loss's own logits with it. */
+export function backwardBytes(config: ModelConfig, windows: number, tokens: number): number {
+  const { layers, hiddenSize, vocabularySize } = config;
+  const one = 4 * activationFloats(config) * tokens;
+  const activations = one * layers * windows <= KEPT_BYTES ? one * layers * windows : one;
+  const hidden = 4 * tokens * hiddenSize * (layers + 2) * windows;
+  // Of the model, kept for the gradient of a row's factor, and of the teacher.
+  return activations + hidden + 3 * 4 * Math.min(HEAD_ELEMENTS, tokens * vocabularySize);
+}
+
 interface Activations {
   /** Whether each layer and window has its own, which the forward pass fills. */
   readonly kept: boolean;

@@ -81,6 +81,19 @@ export function layerLinears(config: ModelConfig, index: number): Record<LayerLi
   };
 }
 
+/** Weights of the matrices of one decoder layer. */
+export function layerFloats(config: ModelConfig): number {
+  return Object.values(layerLinears(config, 0)).reduce(
+    (sum, { outputs, inputs }) => sum + outputs * inputs,
+    0,
+  );
+}
+
+/** Weights of the embedding, and of a head of its own. */
+export function wholeFloats({ vocabularySize, hiddenSize, tiedEmbeddings }: ModelConfig): number {
+  return vocabularySize * hiddenSize * (tiedEmbeddings ? 1 : 2);
+}
+
 /** The tensors of the norms of decoder layer `index`, those over heads only where there are any. */
 export function layerNorms(
   config: ModelConfig,

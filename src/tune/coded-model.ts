@@ -21,8 +21,10 @@ import {
   HEAD_NAME,
   LAYER_LINEARS,
   type LayerLinear,
+  layerFloats,
   layerLinears,
   layerNorms,
+  wholeFloats,
 } from "../transformer/weights.js";
 import { commonSize, ownSizes, type Parameter } from "./parameter.js";
 
@@ -31,6 +33,17 @@ import { commonSize, ownSizes, type Parameter } from "./parameter.js";
  * decoding them again and lets steps rescale them; larger ones are decoded twice a step, into buffers that all layers share.
  */
 const RESIDENT_BYTES = 2 ** 29;
+
+function staysResident(config: ModelConfig, residentBytes: number): boolean {
+  return 4 * layerFloats(config) * config.layers <= residentBytes;
+}
+
+/** What a CodedModel takes while tables learn, its codes apart. */
+export function codedModelBytes(config: ModelConfig): number {
+  const layers = staysResident(config, RESIDENT_BYTES) ? config.layers : 1;
+  // Weights, and the gradients of embedding, head and one layer.
+  return 4 * (layerFloats(config) * (layers + 1) + 2 * wholeFloats(config));
+}
 
 /** The parts of a coded layer, each at its first row. */
 interface TrainableCoded {
@@ -299,8 +312,7 @@ async function readParts(backend: WasmBackend, folder: PocketFolder, residentByt
   const embedding = await coded(EMBEDDING_NAME);
   const shapes = layerLinears(config, 0);
   const weights = () => byKind((kind) => backend.allocate(shapes[kind].outputs * shapes[kind].inputs));
-  const floats = Object.values(shapes).reduce((sum, { outputs, inputs }) => sum + outputs * inputs, 0);
-  const resident = 4 * floats * config.layers <= residentBytes;
+  const resident = staysResident(config, residentBytes);
   const shared = weights();
   const layers: LayerParts[] = [];
   for (let index = 0; index < config.layers; index++) {

@@ -1,5 +1,6 @@
 /** The uncompressed model as a teacher: forward only, its layers in memory where they fit, else read each time. */
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
+import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend, Buffer } from "../compute/backend.js";
 import { DenseLinear } from "../compute/linear.js";
 import { upload } from "../compute/upload.js";
@@ -10,11 +11,22 @@ import {
   freeLayer,
   HEAD_NAME,
   type LayerWeights,
+  layerFloats,
   loadLayer,
+  wholeFloats,
 } from "../transformer/weights.js";
 
 /** Largest f32 layers that stay: together with the model that is trained they must fit 4 GiB. */
 const RESIDENT_BYTES = 1.5 * 2 ** 30;
+
+function staysResident(bytes16: number): boolean {
+  return 2 * bytes16 <= RESIDENT_BYTES;
+}
+
+/** What an OriginalModel takes; `bytes16` as of its checkpoint. */
+export function originalBytes(config: ModelConfig, bytes16: number): number {
+  return staysResident(bytes16) ? 2 * bytes16 : 4 * (wholeFloats(config) + layerFloats(config));
+}
 
 export class OriginalModel implements TrainableModel {
   readonly gradient = {};
@@ -45,7 +57,7 @@ export class OriginalModel implements TrainableModel {
     readonly finalNorm: Buffer,
   ) {
     this.#layers = new Array(checkpoint.config.layers).fill(undefined);
-    this.resident = 2 * checkpoint.bytes16 <= RESIDENT_BYTES;
+    this.resident = staysResident(checkpoint.bytes16);
   }
 
   get config() {

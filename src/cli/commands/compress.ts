@@ -12,6 +12,7 @@ import {
 } from "../../compress/index.js";
 import { UsageError } from "../../errors.js";
 import { compressBest } from "../../recipe/best.js";
+import { dryRunBest } from "../../recipe/best-dry-run.js";
 import { compressToDivergence } from "../../recipe/divergence.js";
 import type { Try } from "../../recipe/secant.js";
 import {
@@ -125,15 +126,18 @@ export function registerCompress(program: Command): void {
       onProgress: context.onProgress,
     };
     if (options.dryRun) {
-      const report = await dryRun(common);
+      const { calibration = [], timeBudget } = options;
+      const report =
+        recipe === "best" ? await dryRunBest({ ...common, calibration, timeBudget }) : await dryRun(common);
       for (const line of planLines(report.plan)) context.print(line);
       context.print(
         `${report.weightBytes} bytes of weights, ${report.ratio.toFixed(3)}x smaller than ${megabytes(report.bytes16)} at 16 bits`,
       );
-      if (report.forecast)
-        context.print(
-          `about ${Math.ceil(report.forecast.seconds / 60)} minutes and ${megabytes(report.forecast.memoryBytes)} of memory`,
-        );
+      if (report.forecast) {
+        const minutes = Math.ceil(report.forecast.seconds / 60);
+        const memory = megabytes(report.forecast.memoryBytes);
+        context.print(`about ${minutes} minute${minutes === 1 ? "" : "s"} and ${memory} of memory`);
+      }
       return { ...report };
     }
     const { out, resume } = options;
@@ -215,6 +219,6 @@ function checkRecipe(options: Options): void {
     throw new UsageError(`--recipe ${recipe} works with text, --data-free without: give one of them`);
   if (recipe === "best" && method !== "trellis")
     throw new UsageError(`--recipe best tunes what --method trellis makes, not ${method}`);
-  if (timeBudget !== undefined && (recipe !== "best" || dryRun))
+  if (timeBudget !== undefined && recipe !== "best")
     throw new UsageError("--time-budget is of the training of --recipe best");
 }

@@ -51,7 +51,9 @@ export function unpackScales(bytes: Uint8Array): Float32Array {
   const [least, greatest] = endsOf(bytes);
   const grid = new Float32Array(STEPS + 2);
   if (least > 0) for (let k = 0; k <= STEPS; k++) grid[k + 1] = least * (greatest / least) ** (k / STEPS);
-  return Float32Array.from(bytes.subarray(SCALE_ENDS), (code) => grid[code]);
+  const scales = new Float32Array(bytes.length - SCALE_ENDS);
+  for (let r = 0; r < scales.length; r++) scales[r] = grid[bytes[SCALE_ENDS + r]];
+  return scales;
 }
 
 function endsOf(bytes: Uint8Array): number[] {
