@@ -77,7 +77,7 @@ describe("compress", () => {
     );
     assert.equal(code, 0, stderr);
     assert.match(stdout, /^mlp\.up_proj +layer 0.*: [\d.]+ bits/m);
-    assert.match(stdout, /^about \d+ minutes? and /m);
+    assert.match(stdout, /^about (?:1 minute|(?:[2-9]|\d\d+) minutes) and /m);
   });
 
   test("the number of workers changes nothing", async () => {

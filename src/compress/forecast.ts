@@ -3,6 +3,7 @@
  * two cores of an AMD EPYC (Node 20.20): good to about a third there, and as far off elsewhere as the machine.
  */
 import type { ModelConfig } from "../checkpoint/config.js";
+import { wholeFloats } from "../transformer/weights.js";
 import { HEAD_TOKENS } from "./calibrated.js";
 import type { MatrixInfo } from "./matrices.js";
 import { SENSITIVITY_TOKENS } from "./sensitivity.js";
@@ -58,7 +59,6 @@ export function forecast({ config, matrices, tokens, threads }: ForecastOptions)
   const seconds = ((streams + head) / CALIBRATION_SPEED + gradients / GRADIENT_SPEED + search) / threads;
   const streamBytes = 3 * 4 * tokens * hiddenSize;
   // Embedding read, on the backend, its gradient and that read; hidden states of all layers.
-  const sensitivityBytes =
-    16 * vocabularySize * hiddenSize * (tiedEmbeddings ? 1 : 2) + 4 * measured * hiddenSize * (layers + 1);
+  const sensitivityBytes = 16 * wholeFloats(config) + 4 * measured * hiddenSize * (layers + 1);
   return { seconds, memoryBytes: BASE_BYTES + Math.max(streamBytes + coding, sensitivityBytes) };
 }

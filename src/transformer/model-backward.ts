@@ -78,11 +78,17 @@ export const HEAD_ELEMENTS = 2 ** 24;
  */
 const KEPT_BYTES = 1.25 * 2 ** 30;
 
+/** One for each layer and window where that fits `keptBytes`, else one. */
+function activationSets(config: ModelConfig, windows: number, tokens: number, keptBytes: number): number {
+  const sets = config.layers * windows;
+  return 4 * activationFloats(config) * tokens * sets <= keptBytes ? sets : 1;
+}
+
 /** About what a ModelBackward for `windows` windows of `tokens` tokens takes, the loss's own logits with it. */
 export function backwardBytes(config: ModelConfig, windows: number, tokens: number): number {
   const { layers, hiddenSize, vocabularySize } = config;
   const one = 4 * activationFloats(config) * tokens;
-  const activations = one * layers * windows <= KEPT_BYTES ? one * layers * windows : one;
+  const activations = one * activationSets(config, windows, tokens, KEPT_BYTES);
   const hidden = 4 * tokens * hiddenSize * (layers + 2) * windows;
   // Of the model, kept for the gradient of a row's factor, and of the teacher.
   return activations + hidden + 3 * 4 * Math.min(HEAD_ELEMENTS, tokens * vocabularySize);
@@ -193,9 +199,9 @@ export class ModelBackward {
   }
 
   #allocateActivations(): Activations {
-    const sets = this.#config.layers * this.maxWindows;
-    const kept = 4 * activationFloats(this.#config) * this.maxTokens * sets <= this.keptBytes;
-    const all = Array.from({ length: kept ? sets : 1 }, () => this.#layer.allocateActivations());
+    const sets = activationSets(this.#config, this.maxWindows, this.maxTokens, this.keptBytes);
+    const kept = sets === this.#config.layers * this.maxWindows;
+    const all = Array.from({ length: sets }, () => this.#layer.allocateActivations());
     return { kept, of: (layer, window) => all[kept ? layer * this.maxWindows + window : 0] };
   }
 

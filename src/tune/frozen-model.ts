@@ -14,6 +14,7 @@ import {
   LAYER_LINEARS,
   type LayerLinear,
   type LayerWeights,
+  layerFloats,
   layerLinears,
   layerNorms,
 } from "../transformer/weights.js";
@@ -61,7 +62,7 @@ export class FrozenModel {
     const embedding = await whole(EMBEDDING_NAME);
     const head = tiedEmbeddings ? embedding : await whole(HEAD_NAME);
     const finalNorm = upload(backend, await folder.plain("model.norm.weight"));
-    const resident = layerBytes(config) * config.layers <= residentBytes;
+    const resident = 4 * layerFloats(config) * config.layers <= residentBytes;
     const layers: FrozenLayer[] = [];
     let shared: Record<LayerLinear, Buffer> | undefined;
     for (let index = 0; index < config.layers; index++) {
@@ -84,11 +85,6 @@ export class FrozenModel {
     for (const kind of LAYER_LINEARS)
       await decodeInto(this.#backend, this.#folder, specs[kind].name, this.layers[index][kind]);
   }
-}
-
-function layerBytes(config: ModelConfig): number {
-  const specs = Object.values(layerLinears(config, 0));
-  return specs.reduce((sum, { outputs, inputs }) => sum + 4 * outputs * inputs, 0);
 }
 
 function allocateLayer(backend: Backend, config: ModelConfig): Record<LayerLinear, Buffer> {
