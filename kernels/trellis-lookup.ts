@@ -6,16 +6,13 @@
 // Exact tables (f32): results differ from decoding and multiplying only by the order of additions.
 
 import { scatter } from "./trellis";
-import { PLAN_ENTRY, PREFIX_BYTES, streamBytes, windowBytes } from "./trellis-window";
+import { FIFTEENS, PLAN_ENTRY, PREFIX_BYTES, streamBytes, windowBytes } from "./trellis-window";
 import { f32Bytes, multiplyAdd, zero } from "./vector";
 
 /** Bytes of the tables of a group: A and B, four planes of 16 bytes each. */
 const GROUP_BYTES: usize = 128;
 /** Rows whose sums stay in L1 while all groups pass. */
 const TILE: i32 = 2048;
-
-// 15 in every byte; in memory because of V8 (see exp.ts).
-const FIFTEENS: usize = memory.data<u8>([15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15]);
 
 /** `tables` (A [16][width], B [16][width]) by column: out [width][32], A's 16 numbers then B's. */
 export function trellisColumns(tables: usize, width: i32, out: usize): void {

@@ -9,7 +9,8 @@
 
 import { rmsNorm, siluMultiply } from "./elementwise";
 import { rotate } from "./rotate";
-import { lookUp, nibbles, PREFIX_BYTES, stateBytes, streamBytes } from "./trellis-window";
+import { buildTables, OFFSET, PAIR_BYTES, PLAN_ENTRY, quantise } from "./token-tables";
+import { FIFTEENS, lookUp, nibbles, PREFIX_BYTES, stateBytes, streamBytes } from "./trellis-window";
 import { f32Bytes } from "./vector";
 
 /** Steps (16 rows each) whose sums stay in L1 while all groups pass. */
@@ -18,25 +19,14 @@ const TILE: i32 = 128;
 const PAIRS_IN_BYTES: i32 = 2;
 /** Pairs whose bytes add up in 16 bits. */
 const PAIRS_AT_ONCE: i32 = 256 * PAIRS_IN_BYTES;
-/** Bytes of the tables of a pair: low and high bytes of A, of B, then of the second group's. */
-const PAIR_BYTES: usize = 128;
 /** Bytes of sums of a step while pairs are added: low, odd low, high, odd high. */
 const ACC_BYTES: usize = 64;
 /** Bytes of a step that pass from one pair to the next: low, high. */
 const KEPT_BYTES: usize = 32;
-/** Numbers of the tables are from -LARGEST to LARGEST, stored with OFFSET added: below 2^13 and no carry to 32. */
-const LARGEST: i32 = 4079;
-const OFFSET: i32 = 4096;
 
 // How the input is made from x (src/compute/wasm/token-products.ts).
 const NORMALISE: i32 = 1;
 const ACTIVATE: i32 = 2;
-
-// 15 in every byte, OFFSET and 255 in every 16 bits; in memory because of V8 (see exp.ts).
-const BYTES: usize = memory.data<u16>([
-  0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 0x0f0f, 4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096,
-  255, 255, 255, 255, 255, 255, 255, 255,
-]);
 
 /** One matrix and where its product goes; written by src/compute/wasm/token-products.ts. */
 // @ts-ignore: decorator
@@ -59,7 +49,6 @@ class Product {
   /** Whether the tables are those of the product before. */
   sameTables: i32 = 0;
 }
-const PLAN_ENTRY: usize = 12;
 
 /**
  * All `count` products for this thread's share of the rows. kind 0: the input is x; 1: its RMSNorm with weights
@@ -104,7 +93,11 @@ export function tokenProducts(
   let unit: f32 = 0;
   for (let i = 0; i < count; i++) {
     const product = changetype<Product>(products + <usize>i * offsetof<Product>());
-    if (product.sameTables == 0) unit = buildTables(product, quantised, wide, tables) * largest;
+    if (product.sameTables == 0) {
+      const length = product.patternLength;
+      const factor = buildTables(quantised, columns, product.pairs, product.plan, length, wide, tables);
+      unit = (product.unit / factor) * largest;
+    }
     const steps = product.steps;
     const first = (steps * thread) / threads;
     const end = (steps * (thread + 1)) / threads;
@@ -114,109 +107,6 @@ export function tokenProducts(
       finish(product, step, size, sums, unit);
     }
   }
-}
-
-/** x as int16, the largest magnitude 32767, and zeros behind for a group that is cut; returns that magnitude. */
-function quantise(x: usize, count: i32, out: usize): f32 {
-  // max, not pmax: NaN must come through.
-  let most = f32x4.splat(0);
-  let largest: f32 = 0;
-  const fours = count & ~3;
-  for (let i = 0; i < fours; i += 4) most = f32x4.max(most, f32x4.abs(v128.load(x + f32Bytes(i))));
-  for (let lane = fours; lane < count; lane++) largest = max(largest, abs(load<f32>(x + f32Bytes(lane))));
-  largest = max(
-    largest,
-    max(
-      max(f32x4.extract_lane(most, 0), f32x4.extract_lane(most, 1)),
-      max(f32x4.extract_lane(most, 2), f32x4.extract_lane(most, 3)),
-    ),
-  );
-  const factor: f32 = largest > 0 ? <f32>32767 / largest : 0;
-  const factors = f32x4.splat(factor);
-  for (let i = 0; i < fours; i += 4) {
-    const rounded = i32x4.trunc_sat_f32x4_s(
-      f32x4.nearest(f32x4.mul(v128.load(x + f32Bytes(i)), factors)),
-    );
-    v128.store64_lane(out + (<usize>i << 1), i16x8.narrow_i32x4_s(rounded, rounded), 0);
-  }
-  for (let i = fours; i < count; i++)
-    store<i16>(out + (<usize>i << 1), <i16>nearest<f32>(load<f32>(x + f32Bytes(i)) * factor));
-  store<u64>(out + (<usize>count << 1), 0);
-  return largest;
-}
-
-/** Products of fractions of 32768; never twice -32768, so the relaxed instruction gives the same. */
-// @ts-ignore: decorator
-@inline
-function fraction(a: v128, b: v128): v128 {
-  if (ASC_FEATURE_RELAXED_SIMD) return i16x8.relaxed_q15mulr_s(a, b);
-  return i16x8.q15mulr_sat_s(a, b);
-}
-
-/** A group of int16 tables: A 0-7, A 8-15, B 0-7, B 8-15; returns the larger of `most` and their magnitudes. */
-// @ts-ignore: decorator
-@inline
-function buildGroup(x: usize, width: i32, byColumn: usize, out: usize, most: v128): v128 {
-  let s = v128.load16_splat(x);
-  let a = fraction(v128.load(byColumn), s);
-  let b = fraction(v128.load(byColumn, 16), s);
-  let c = fraction(v128.load(byColumn, 32), s);
-  let d = fraction(v128.load(byColumn, 48), s);
-  for (let v = 1; v < width; v++) {
-    x += 2;
-    byColumn += 64;
-    s = v128.load16_splat(x);
-    a = i16x8.add(a, fraction(v128.load(byColumn), s));
-    b = i16x8.add(b, fraction(v128.load(byColumn, 16), s));
-    c = i16x8.add(c, fraction(v128.load(byColumn, 32), s));
-    d = i16x8.add(d, fraction(v128.load(byColumn, 48), s));
-  }
-  v128.store(out, a);
-  v128.store(out, b, 16);
-  v128.store(out, c, 32);
-  v128.store(out, d, 48);
-  const ab = i16x8.max_s(i16x8.abs(a), i16x8.abs(b));
-  const cd = i16x8.max_s(i16x8.abs(c), i16x8.abs(d));
-  return i16x8.max_s(most, i16x8.max_s(ab, cd));
-}
-
-/** The tables of all groups, low and high bytes apart, at `tables`; returns what a unit is worth. */
-function buildTables(product: Product, x: usize, wide: usize, tables: usize): f32 {
-  const groups = 2 * product.pairs;
-  const plan = product.plan;
-  const length = product.patternLength;
-  let most = i16x8.splat(0);
-  let position = 0;
-  let at = x;
-  // Reads past x only in a second group that does not exist: its numbers must be 0.
-  const last = x + (<usize>product.columns << 1);
-  for (let group = 0, out = wide; group < groups; group++, out += 64) {
-    const entry = plan + <usize>position * PLAN_ENTRY;
-    if (++position == length) position = 0;
-    const width = load<i32>(entry);
-    const byColumn = <usize>load<u32>(entry, 4);
-    const from = min(at, last);
-    if (width == 2) most = buildGroup(from, 2, byColumn, out, most);
-    else if (width == 1) most = buildGroup(from, 1, byColumn, out, most);
-    else if (width == 3) most = buildGroup(from, 3, byColumn, out, most);
-    else most = buildGroup(from, 4, byColumn, out, most);
-    at += <usize>width << 1;
-  }
-  most = i16x8.max_s(most, v128.shuffle<i16>(most, most, 4, 5, 6, 7, 0, 1, 2, 3));
-  most = i16x8.max_s(most, v128.shuffle<i16>(most, most, 2, 3, 0, 1, 6, 7, 4, 5));
-  const largest = max(1, max(i16x8.extract_lane_s(most, 0), i16x8.extract_lane_s(most, 1)));
-  const factor = min(32767, (LARGEST << 15) / largest);
-  const factors = i16x8.splat(<i16>factor);
-  const end = wide + (<usize>groups << 6);
-  for (let from = wide, to = tables; from < end; from += 32, to += 32) {
-    const offset = v128.load(BYTES, 16);
-    const low = v128.load(BYTES, 32);
-    const a = i16x8.add(fraction(v128.load(from), factors), offset);
-    const b = i16x8.add(fraction(v128.load(from, 16), factors), offset);
-    v128.store(to, i8x16.narrow_i16x8_u(v128.and(a, low), v128.and(b, low)));
-    v128.store(to, i8x16.narrow_i16x8_u(i16x8.shr_u(a, 8), i16x8.shr_u(b, 8)), 16);
-  }
-  return product.unit / <f32>factor;
 }
 
 /** sums [16 size] of the tables' numbers over all groups, for `size` steps from `first`. */
@@ -262,7 +152,7 @@ function addUniform(
   const maps = <usize>load<u32>(plan, 8);
   const s1 = v128.load(maps);
   const s2 = v128.load(maps, 16);
-  const mask = v128.load(BYTES);
+  const mask = v128.load(FIFTEENS);
   for (; count > 0; count--) {
     if (count & 1) addPair(stream, size, tables, s1, s2, s1, s2, mask, acc, true);
     else addPair(stream, size, tables, s1, s2, s1, s2, mask, acc, false);
@@ -282,7 +172,7 @@ function addMixed(
   position: i32,
   acc: usize,
 ): i32 {
-  const mask = v128.load(BYTES);
+  const mask = v128.load(FIFTEENS);
   for (; count > 0; count--) {
     const maps = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
     if (++position == patternLength) position = 0;

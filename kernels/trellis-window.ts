@@ -1,6 +1,9 @@
 // From codes in lanes (src/compute/trellis-lanes.ts) to the byte u of the window, for one row or 16 at a time.
 // Not exported from the module.
 
+// 15 in every byte; in memory because of V8 (see exp.ts).
+export const FIFTEENS: usize = memory.data<u8>([15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15]);
+
 /** Bytes of one entry of a plan: width, address of the 256 groups, of S1 and S2, of the tables by column. */
 export const PLAN_ENTRY: usize = 16;
 /** Bytes before the first step of a stream. */

@@ -240,8 +240,8 @@ export interface Backend {
    */
   trellisMatmul(x: Buffer, weight: TrellisWeights, y: Buffer, tokens: number, approximate?: boolean): void;
   /**
-   * One token's products, approximately where that is faster: wasm/ looks them up in tables of bytes, with a
-   * relative error of about 1 %.
+   * One token's products, approximately where that is faster: wasm/ looks them up in tables of 13 bits, with a
+   * relative error of about 0.1 %.
    */
   tokenProducts(options: TokenProductsOptions): TokenProducts;
   /** y[i] = decoded row ids[i] (still rotated), [ids.length, columns]. */

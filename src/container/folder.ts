@@ -125,11 +125,13 @@ export class PocketFolder {
   async coded(layer: string): Promise<CodedLayer> {
     const entry = this.layers.get(layer);
     if (!entry) throw new RangeError(`${layer} is not a coded layer of ${this.name}`);
-    const stored: StoredTensor[] = [];
-    for (const name of codedEntries(layer, entry).flatMap((part) => part.names)) {
-      const { dtype, shape } = this.manifest.tensors.get(name)!;
-      stored.push({ dtype, shape, data: await this.#read(name) });
-    }
+    const names = codedEntries(layer, entry).flatMap((part) => part.names);
+    const stored = await Promise.all(
+      names.map(async (name): Promise<StoredTensor> => {
+        const { dtype, shape } = this.manifest.tensors.get(name)!;
+        return { dtype, shape, data: await this.#read(name) };
+      }),
+    );
     const coded = restoreLayer(entry, stored);
     for (const matrix of matricesOf(coded)) codecOf(matrix).validate(matrix, `${this.name}: ${layer}`);
     return coded;

@@ -1,6 +1,6 @@
 /**
  * GELU with the error function replaced by a rational function: the same numbers as the kernels
- * (kernels/encode/meta-network.ts). Only + - * / are used, so that decoding is bit-exact in every engine,
+ * (kernels/encode/meta-gelu.ts). Only + - * / are used, so that decoding is bit-exact in every engine,
  * which Math.exp does not promise. Error below 1e-7 for |x| <= 5, below 3e-6 beyond.
  */
 const LIMIT = 5;
