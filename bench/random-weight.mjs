@@ -7,7 +7,7 @@ const bytes = (length) => Uint8Array.from({ length }, () => 256 * Math.random())
 
 export function randomWeight(backend, rows, columns, widths, interleave = 1) {
   const chaining = { rows, interleave, tailBiting: true };
-  const lanes = lanesOf(chaining);
+  const lanes = lanesOf(chaining, backend.threads);
   let groups = 0;
   for (let column = 0; column < columns; groups++) column += widths[groups % widths.length];
   const pairs = Math.ceil(groups / 2);
@@ -23,7 +23,7 @@ export function randomWeight(backend, rows, columns, widths, interleave = 1) {
     return buffer;
   };
   const weight = {
-    ...{ rows, columns, widths, pairs, steps: lanes.steps },
+    ...{ rows, columns, widths, pairs, steps: lanes.steps, tileSteps: lanes.tileSteps },
     codes: backend.trellisCodes({
       stored: bytes(pairs * rows),
       codeBits: 4,

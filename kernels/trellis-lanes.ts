@@ -4,10 +4,10 @@
 import { lookUp } from "./trellis-window";
 
 /**
- * Pairs of groups first .. end - 1 -> out [pairs][vectors - 1][16]. `stored` has codes of 4 bits as
- * [pairs][rows] bytes, of 3 bits as [groups] streams of `stride` bytes. `source` [vectors][16] i32: the row at each
- * place, its first vector the codes before those of `out`'s first; where there is none, the row after the last
- * multiple of 8. `carries` [pattern][16]: what a code adds to the nibble after it, by group, or 0. `scratch` has room
+ * Pairs of groups first .. end - 1 -> out [tiles][pairs][vectors - 1][16]. `stored` has codes of 4 bits as
+ * [pairs][rows] bytes, of 3 bits as [groups] streams of `stride` bytes. `source` [tiles][vectors][16] i32: the row at
+ * each place, a tile's first vector the codes before those of `out`'s first; where there is none, the row after the
+ * last multiple of 8. `carries` [pattern][16]: what a code adds to the nibble after it, by group, or 0. `scratch` has room
  * for the rows, 16 bytes more, and `vectors` vectors.
  */
 export function trellisLanes(
@@ -17,6 +17,7 @@ export function trellisLanes(
   rows: i32,
   groups: i32,
   source: usize,
+  tiles: i32,
   vectors: i32,
   carries: usize,
   pattern: i32,
@@ -26,6 +27,7 @@ export function trellisLanes(
   end: i32,
 ): void {
   const length = (<usize>vectors) << 4;
+  const pairs = codeBits == 4 ? groups : (groups + 1) >> 1;
   const padded = (<usize>rows + 7) & ~7;
   const raw = scratch + ((padded + 31) & ~15);
   for (let pair = first; pair < end; pair++) {
@@ -35,26 +37,30 @@ export function trellisLanes(
       unpack(low, 2 * pair + 1 < groups ? low + <usize>stride : 0, scratch, stride);
     }
     store<u64>(scratch + padded, 0);
-    for (let i: usize = 0; i < length; i++)
-      store<u8>(raw + i, load<u8>(scratch + <usize>load<u32>(source + (i << 2))));
-    const to = out + <usize>pair * (length - 16);
-    if (!carries) {
+    let from = source;
+    let to = out + <usize>pair * (length - 16);
+    for (let tile = 0; tile < tiles; tile++) {
+      for (let i: usize = 0; i < length; i++, from += 4)
+        store<u8>(raw + i, load<u8>(scratch + <usize>load<u32>(from)));
+      if (carries) carry(raw, length, carries, pattern, pair);
       memory.copy(to, raw + 16, length - 16);
-      continue;
+      to += <usize>pairs * (length - 16);
     }
-    const lowMap = v128.load(carries + (<usize>((2 * pair) % pattern) << 4));
-    const highMap = i8x16.shl(v128.load(carries + (<usize>((2 * pair + 1) % pattern) << 4)), 4);
-    const nibble = i8x16.splat(15);
-    let before = v128.load(raw);
-    for (let i: usize = 16; i < length; i += 16) {
-      const codes = v128.load(raw + i);
-      const carried = v128.xor(
-        lookUp(lowMap, v128.and(before, nibble)),
-        lookUp(highMap, i8x16.shr_u(before, 4)),
-      );
-      v128.store(to + i - 16, v128.xor(codes, carried));
-      before = codes;
-    }
+  }
+}
+
+/** Adds to every vector's codes but the first's what those of the vector before carry. */
+function carry(raw: usize, length: usize, carries: usize, pattern: i32, pair: i32): void {
+  const lowMap = v128.load(carries + (<usize>((2 * pair) % pattern) << 4));
+  const highMap = i8x16.shl(v128.load(carries + (<usize>((2 * pair + 1) % pattern) << 4)), 4);
+  const nibble = i8x16.splat(15);
+  let before = v128.load(raw);
+  for (let i: usize = 16; i < length; i += 16) {
+    const codes = v128.load(raw + i);
+    const low = lookUp(lowMap, v128.and(before, nibble));
+    const high = lookUp(highMap, i8x16.shr_u(before, 4));
+    v128.store(raw + i, v128.xor(codes, v128.xor(low, high)));
+    before = codes;
   }
 }
 

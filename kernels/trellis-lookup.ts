@@ -28,7 +28,8 @@ export function trellisColumns(tables: usize, width: i32, out: usize): void {
  */
 export function trellisLookup(
   codes: usize,
-  steps: i32,
+  tileSteps: i32,
+  tileBytes: usize,
   columns: i32,
   plan: usize,
   patternLength: i32,
@@ -43,12 +44,17 @@ export function trellisLookup(
   first: i32,
   end: i32,
 ): void {
-  const length = streamBytes(steps);
+  const length = streamBytes(tileSteps);
+  const tileRows = tileSteps << 4;
   for (let t = 0; t < tokens; t++) {
     buildTables(x + <usize>t * f32Bytes(columns), columns, plan, patternLength, tables);
     const to = y + <usize>t * f32Bytes(rows);
-    for (let p = first; p < end; p += TILE) {
-      const count = min(TILE, end - p);
+    let count = 0;
+    for (let p = first; p < end; p += count) {
+      const tile = p / tileRows;
+      const before = p - tile * tileRows;
+      count = min(min(TILE, end - p), tileRows - before);
+      const places = codes + <usize>tile * tileBytes + PREFIX_BYTES + <usize>before;
       zero(sums, count);
       let position = 0;
       let column = 0;
@@ -58,7 +64,7 @@ export function trellisLookup(
         column += load<i32>(entry);
         if (++position == patternLength) position = 0;
         const maps = <usize>load<u32>(entry, 8);
-        const from = codes + <usize>(group >> 1) * length + PREFIX_BYTES + <usize>p;
+        const from = places + <usize>(group >> 1) * length;
         if (group & 1) addRows(from, count, maps, table, true, sums);
         else addRows(from, count, maps, table, false, sums);
       }

@@ -98,6 +98,8 @@ export function shortRows(
 export function trellisMatmulShort(
   codes: usize,
   steps: i32,
+  tileSteps: i32,
+  tileBytes: usize,
   columns: i32,
   plan: usize,
   patternLength: i32,
@@ -122,7 +124,20 @@ export function trellisMatmulShort(
   const end = steps << 4;
   for (let p = take(counter) * tileRows; p < end; p = take(counter) * tileRows) {
     const count = min(tileRows, end - p);
-    trellisDecode(codes, steps, columns, plan, patternLength, p, count, tile, tileStride, scratch, 2);
+    trellisDecode(
+      codes,
+      tileSteps,
+      tileBytes,
+      columns,
+      plan,
+      patternLength,
+      p,
+      count,
+      tile,
+      tileStride,
+      scratch,
+      2,
+    );
     for (let k = 0; k < columns; k += block) {
       const octets = (min(block, columns - k) + 7) >> 3;
       const xk = x + i16Bytes(k);

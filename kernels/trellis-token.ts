@@ -34,6 +34,7 @@ const ACTIVATE: i32 = 2;
 class Product {
   codes: usize = 0;
   steps: i32 = 0;
+  tileSteps: i32 = 0;
   columns: i32 = 0;
   pairs: i32 = 0;
   rowAt: usize = 0;
@@ -101,18 +102,23 @@ export function tokenProducts(
     const steps = product.steps;
     const first = (steps * thread) / threads;
     const end = (steps * (thread + 1)) / threads;
-    for (let step = first; step < end; step += TILE) {
-      const size = min(TILE, end - step);
+    const tileSteps = product.tileSteps;
+    let size = 0;
+    for (let step = first; step < end; step += size) {
+      size = min(min(TILE, end - step), tileSteps - (step % tileSteps));
       multiply(product, step, size, tables, acc, sums);
       finish(product, step, size, sums, unit);
     }
   }
 }
 
-/** sums [16 size] of the tables' numbers over all groups, for `size` steps from `first`. */
+/** sums [16 size] of the tables' numbers over all groups, for `size` steps from `first`, of one tile. */
 function multiply(product: Product, first: i32, size: i32, tables: usize, acc: usize, sums: usize): void {
-  const length = streamBytes(product.steps);
-  let stream = product.codes + PREFIX_BYTES + (<usize>first << 4);
+  const tileSteps = product.tileSteps;
+  const length = streamBytes(tileSteps);
+  const tile = first / tileSteps;
+  const place = PREFIX_BYTES + (<usize>(first - tile * tileSteps) << 4);
+  let stream = product.codes + <usize>(tile * product.pairs) * length + place;
   const zero = i32x4.splat(0);
   for (let p = sums; p < sums + (<usize>size << 6); p += 16) v128.store(p, zero);
   for (let p = acc; p < acc + (<usize>size << 6); p += 16) v128.store(p, zero);

@@ -9,11 +9,11 @@ export const PLAN_ENTRY: usize = 16;
 /** Bytes before the first step of a stream. */
 export const PREFIX_BYTES: usize = 32;
 
-/** Bytes of a stream, its prefix included. */
+/** Bytes of a pair's codes of a tile, their prefix included. */
 // @ts-ignore: decorator
 @inline
-export function streamBytes(steps: i32): usize {
-  return PREFIX_BYTES + ((<usize>steps) << 4);
+export function streamBytes(tileSteps: i32): usize {
+  return PREFIX_BYTES + ((<usize>tileSteps) << 4);
 }
 
 /** Byte look-up, every index below 16: then the relaxed instruction gives the same on every machine. */

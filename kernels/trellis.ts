@@ -17,12 +17,13 @@ export function trellisExpand(tables: usize, width: i32, out: usize): void {
 
 /**
  * Rows at positions first .. first + count - 1 (both multiples of 16) of a coded matrix, without their scales,
- * `stride` bytes apart at `out`. `plan` has an entry for each position of the width pattern, whose groups have
+ * `stride` bytes apart at `out`. Tiles of `tileSteps` steps are `tileBytes` apart. `plan` has an entry for each position of the width pattern, whose groups have
  * weights of `size` bytes: 4, or 2. `scratch`: 16 bytes of this thread's own.
  */
 export function trellisDecode(
   codes: usize,
-  steps: i32,
+  tileSteps: i32,
+  tileBytes: usize,
   columns: i32,
   plan: usize,
   patternLength: i32,
@@ -34,7 +35,10 @@ export function trellisDecode(
   size: i32,
 ): void {
   const mask = i8x16.splat(15);
-  const length = streamBytes(steps);
+  const length = streamBytes(tileSteps);
+  const firstTile = (first >> 4) / tileSteps;
+  const firstStep = (first >> 4) - firstTile * tileSteps;
+  const firstPlace = codes + <usize>firstTile * tileBytes + PREFIX_BYTES + (<usize>firstStep << 4);
   let position = 0;
   let group = 0;
   for (let column = 0; column < columns; group++) {
@@ -43,16 +47,21 @@ export function trellisDecode(
     const table = <usize>load<u32>(entry, 4);
     const maps = <usize>load<u32>(entry, 8);
     if (++position == patternLength) position = 0;
-    const stream = codes + <usize>(group >> 1) * length + PREFIX_BYTES;
+    let p = firstPlace + <usize>(group >> 1) * length;
+    let left = tileSteps - firstStep;
     const high = (group & 1) == 1;
     const used = min(width, columns - column);
     for (let r = 0; r < count; r += 16) {
-      const p = stream + <usize>(first + r);
       // Two calls, so that each is compiled for its constant.
       const u = high ? windowBytes(p, maps, true, mask) : windowBytes(p, maps, false, mask);
       v128.store(scratch, u);
       const to = out + <usize>r * stride + <usize>(column * size);
       copyGroups(scratch, table, width * size, used * size, to, stride);
+      p += 16;
+      if (--left == 0) {
+        p += tileBytes - (length - PREFIX_BYTES);
+        left = tileSteps;
+      }
     }
     column += width;
   }
@@ -103,7 +112,8 @@ function copyGroups(bytes: usize, table: usize, length: i32, used: i32, out: usi
  */
 export function trellisMatmul(
   codes: usize,
-  steps: i32,
+  tileSteps: i32,
+  tileBytes: usize,
   columns: i32,
   plan: usize,
   patternLength: i32,
@@ -125,7 +135,20 @@ export function trellisMatmul(
   const stride = f32Bytes(tileRows);
   for (let p = first; p < end; p += tileRows) {
     const count = min(tileRows, end - p);
-    trellisDecode(codes, steps, columns, plan, patternLength, p, count, tile, tileStride, scratch, 4);
+    trellisDecode(
+      codes,
+      tileSteps,
+      tileBytes,
+      columns,
+      plan,
+      patternLength,
+      p,
+      count,
+      tile,
+      tileStride,
+      scratch,
+      4,
+    );
     multiplyTransposed(x, xStride, tile, tileStride, products, stride, tokens, columns, count, false);
     for (let t = 0; t < tokens; t++)
       scatter(
@@ -152,7 +175,8 @@ export function scatter(products: usize, rowAt: usize, scales: usize, y: usize, 
 /** y [i, columns] = the row at position positions[i] with its scale, for i in first .. end - 1. */
 export function trellisGather(
   codes: usize,
-  steps: i32,
+  tileSteps: i32,
+  tileBytes: usize,
   columns: i32,
   plan: usize,
   patternLength: i32,
@@ -163,11 +187,12 @@ export function trellisGather(
   first: i32,
   end: i32,
 ): void {
-  const length = streamBytes(steps);
+  const length = streamBytes(tileSteps);
   for (let i = first; i < end; i++) {
     const at = load<i32>(positions + f32Bytes(i));
     const scale = load<f32>(scales + f32Bytes(load<i32>(rowAt + f32Bytes(at))));
-    let stream = codes + PREFIX_BYTES + <usize>at;
+    const tile = (at >> 4) / tileSteps;
+    let stream = codes + <usize>tile * tileBytes + PREFIX_BYTES + <usize>(at - ((tile * tileSteps) << 4));
     let to = y + <usize>i * f32Bytes(columns);
     let position = 0;
     let group = 0;

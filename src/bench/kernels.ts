@@ -3,6 +3,7 @@
  * One thread, best times: a call takes microseconds, between two turns of other programs.
  */
 import type { TrellisWeights } from "../compute/backend.js";
+import { trellisShape } from "../compute/checks.js";
 import { WasmBackend } from "../compute/wasm/backend.js";
 import { codedLinear } from "../container/linear.js";
 import { openFolder } from "../container/reader.js";
@@ -75,7 +76,7 @@ export async function measureKernels(path: string): Promise<KernelReport | null>
       const linear = codedLinear(backend, await folder.coded(name), undefined, name);
       for (const { weight, rotation } of linear.coded ?? []) {
         const { rows, columns } = weight;
-        const pairs = weight.codes.byteLength / (16 * (weight.steps + 2));
+        const { pairs } = trellisShape(weight);
         const bits = (8 * pairs) / columns;
         const key = [rows, columns, weight.widths.join()].join(" ");
         const known = found.get(key);

@@ -110,11 +110,12 @@ export interface TrellisWeights {
   readonly columns: number;
   /** Widths of successive column groups, repeated; the last group may be cut short by `columns`. */
   readonly widths: readonly number[];
-  /** Vectors of 16 rows in the stream of a pair of groups (trellis-lanes.ts). */
+  /** Vectors of 16 rows (trellis-lanes.ts), cut into tiles of `tileSteps`. */
   readonly steps: number;
+  readonly tileSteps: number;
   /**
-   * [pairs of groups][2 + steps][16] one byte: low nibble group 2p, high nibble group 2p + 1. The codes before
-   * a row's are 16 and 32 bytes before; the first two vectors are those before the first step.
+   * [tiles][pairs of groups][2 + tileSteps][16] one byte: low nibble group 2p, high nibble group 2p + 1. The codes
+   * before a row's are 16 and 32 bytes before; a tile's first two vectors are those before its first step.
    */
   readonly codes: ByteBuffer;
   /** Int32 [steps * 16]: the row at each position of a stream, -1 where there is none. */

@@ -118,7 +118,7 @@ export interface TrellisShape {
 
 /** Throws RangeError if the parts of a coded matrix do not fit together. */
 export function trellisShape(weight: TrellisWeights): TrellisShape {
-  const { rows, columns, widths, steps } = weight;
+  const { rows, columns, widths, steps, tileSteps } = weight;
   if (widths.length === 0 || widths.some((w) => !Number.isInteger(w) || w < 1 || w > 4))
     throw new RangeError(`trellis: group widths ${widths.join(", ")} are not 1 to 4`);
   const period = widths.reduce((sum, w) => sum + w, 0);
@@ -130,7 +130,12 @@ export function trellisShape(weight: TrellisWeights): TrellisShape {
     if (!(buffer.byteLength >= least))
       throw new RangeError(`trellis ${name} need ${least} bytes and have ${buffer.byteLength}`);
   };
-  bytes("codes", weight.codes, pairs * LANES * (PREFIX + steps));
+  if (!Number.isInteger(steps / tileSteps))
+    throw new RangeError(`trellis: ${steps} steps in tiles of ${tileSteps}`);
+  // Exactly: the pairs tell where the next tile begins.
+  const codes = (steps / tileSteps) * pairs * LANES * (PREFIX + tileSteps);
+  if (weight.codes.byteLength !== codes)
+    throw new RangeError(`trellis codes have ${weight.codes.byteLength} bytes, not ${codes}`);
   bytes("row numbers", weight.rowAt, 4 * LANES * steps);
   bytes("maps", weight.maps, distinct.length * 32);
   if (weight.positions.length !== rows || LANES * steps < rows)

@@ -183,7 +183,7 @@ function coded(
   tailBiting: boolean,
 ): TrellisWeights {
   const chaining = { rows, interleave, tailBiting };
-  const lanes = lanesOf(chaining);
+  const lanes = lanesOf(chaining, b.threads);
   const bytes = (count: number, seed: number) => Uint8Array.from(numbers(count, seed), (v) => (v + 1) * 128);
   const uploadBytes = (data: Uint8Array) => {
     const buffer = b.allocateBytes(data.length);
@@ -192,13 +192,15 @@ function coded(
   };
   const distinct = [...new Set(widths)];
   const tables = distinct.reduce((sum, w) => sum + 32 * w, 0);
-  // Enough for groups one column wide; a longer buffer than needed is allowed.
-  const codes = bytes(Math.ceil(columns / 2) * rows, 26);
+  let groups = 0;
+  for (let column = 0; column < columns; groups++) column += widths[groups % widths.length];
+  const codes = bytes(Math.ceil(groups / 2) * rows, 26);
   return {
     rows,
     columns,
     widths,
     steps: lanes.steps,
+    tileSteps: lanes.tileSteps,
     codes: b.trellisCodes({
       ...{ stored: codes, codeBits: 4, streams: codes.length / rows, carries: [null], chaining, lanes },
     }),
@@ -222,6 +224,7 @@ for (const [rows, columns, widths, interleave, tailBiting] of [
   [10, 30, [2, 2, 1], 16, true],
   [5, 30, [3], 7, true],
   [300, 576, [4], 16, true],
+  [2200, 40, [3, 2], 1, true],
   [40, 3100, [3], 1, true],
 ] as const) {
   const code = `codes of ${widths.join(",")}, S ${interleave}, ${tailBiting ? "cyclic" : "from 0"}`;

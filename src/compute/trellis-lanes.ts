@@ -18,8 +18,10 @@ export interface Chaining {
 }
 
 export interface Lanes {
-  /** Vectors of a stream, its prefix not counted. */
+  /** Vectors of 16 rows: those of all tiles. */
   readonly steps: number;
+  /** Of a tile; `steps` is a multiple of it. */
+  readonly tileSteps: number;
   /** [steps * 16]: the row at position step * 16 + lane, -1 where there is none. */
   readonly rowAt: Int32Array;
 }
@@ -32,12 +34,24 @@ export function precedingRow(row: number, { rows, interleave, tailBiting }: Chai
   return tailBiting ? ((before % rows) + rows) % rows : -1;
 }
 
-/** Every sequence gets as many lanes as each can have, every lane a run of it. Interleave is 1 to 16. */
-export function lanesOf(chaining: Chaining): Lanes {
+/** Steps whose sums stay in L1, so that a kernel goes through all groups for no more of them at once. */
+const LARGEST_TILE = 128;
+/** A tile begins with two vectors more: not for less than this many. */
+const SMALLEST_TILE = 16;
+
+/**
+ * Every sequence gets as many lanes as each can have, every lane a run of it. Interleave is 1 to 16. The steps are cut
+ * into tiles, so that each of `threads` reads its own without gaps.
+ */
+export function lanesOf(chaining: Chaining, threads = 1): Lanes {
   const { rows, interleave, tailBiting } = chaining;
   const count = tailBiting ? greatestCommonDivisor(rows, interleave) : Math.min(rows, interleave);
   const each = Math.floor(LANES / count);
-  const steps = Math.ceil(Math.ceil(rows / count) / each);
+  const least = Math.ceil(Math.ceil(rows / count) / each);
+  const shares = Math.max(1, Math.min(threads, Math.floor(least / SMALLEST_TILE)));
+  const tiles = shares * Math.ceil(least / (shares * LARGEST_TILE));
+  const tileSteps = Math.ceil(least / tiles);
+  const steps = tiles * tileSteps;
   const rowAt = new Int32Array(LANES * steps).fill(-1);
   for (let sequence = 0; sequence < count; sequence++) {
     const length = tailBiting ? rows / count : Math.ceil((rows - sequence) / interleave);
@@ -46,7 +60,7 @@ export function lanesOf(chaining: Chaining): Lanes {
       rowAt[(i % steps) * LANES + lane] = row;
     }
   }
-  return { steps, rowAt };
+  return { steps, tileSteps, rowAt };
 }
 
 /** [rows]: where each row is. */
@@ -59,38 +73,46 @@ export function positionsOf({ rowAt }: Lanes, rows: number): Int32Array {
 }
 
 /**
- * [3 + steps][16]: the row at each place of a stream and of its prefix, -1 where there is none. The first vector has
- * the rows before those of the prefix: what they carry is in the prefix.
+ * [tiles][3 + tileSteps][16]: the row at each place of a tile and of its prefix, -1 where there is none. The first
+ * vector has the rows before those of the prefix: what they carry is in the prefix.
  */
-export function sourceRows({ steps, rowAt }: Lanes, chaining: Chaining): Int32Array {
-  const source = new Int32Array(LANES * (1 + PREFIX + steps));
-  source.set(rowAt, LANES * (1 + PREFIX));
-  for (let lane = 0; lane < LANES; lane++)
-    for (let vector = PREFIX, row = rowAt[lane]; vector >= 0; vector--) {
-      row = precedingRow(row, chaining);
-      source[vector * LANES + lane] = row;
-    }
+export function sourceRows({ steps, tileSteps, rowAt }: Lanes, chaining: Chaining): Int32Array {
+  const length = LANES * (1 + PREFIX + tileSteps);
+  const source = new Int32Array((steps / tileSteps) * length);
+  for (let from = 0, to = 0; to < source.length; from += LANES * tileSteps, to += length) {
+    source.set(rowAt.subarray(from, from + LANES * tileSteps), to + LANES * (1 + PREFIX));
+    for (let lane = 0; lane < LANES; lane++)
+      for (let vector = PREFIX, row = rowAt[from + lane]; vector >= 0; vector--) {
+        row = precedingRow(row, chaining);
+        source[to + vector * LANES + lane] = row;
+      }
+  }
   return source;
 }
 
-/** Stored codes as streams [pairs][2 + steps][16], by the definition; backends are compared with it. */
+/** Stored codes as [tiles][pairs][2 + tileSteps][16], by the definition; backends are compared with it. */
 export function lanesOfStored(options: TrellisCodesOptions): Uint8Array {
   const { chaining, lanes, carries } = options;
   const { rows } = chaining;
   const codes = pairedNibbles(options);
   const source = sourceRows(lanes, chaining);
   const pairs = codes.length / rows;
-  const length = source.length - LANES;
-  const streams = new Uint8Array(pairs * length);
+  const tiles = lanes.steps / lanes.tileSteps;
+  const length = LANES * (PREFIX + lanes.tileSteps);
+  const streams = new Uint8Array(tiles * pairs * length);
   const carry = (group: number, code: number) => carries[group % carries.length]?.[code & 7] ?? 0;
-  for (let pair = 0; pair < pairs; pair++) {
-    const code = (place: number) => (source[place] < 0 ? 0 : codes[pair * rows + source[place]]);
-    for (let i = 0; i < length; i++) {
-      const before = code(i);
-      const carried = carry(2 * pair, before & 15) | (carry(2 * pair + 1, before >> 4) << 4);
-      streams[pair * length + i] = code(i + LANES) ^ carried;
+  for (let tile = 0, to = 0; tile < tiles; tile++)
+    for (let pair = 0; pair < pairs; pair++) {
+      const code = (place: number) => {
+        const row = source[tile * (LANES + length) + place];
+        return row < 0 ? 0 : codes[pair * rows + row];
+      };
+      for (let i = 0; i < length; i++) {
+        const before = code(i);
+        const carried = carry(2 * pair, before & 15) | (carry(2 * pair + 1, before >> 4) << 4);
+        streams[to++] = code(i + LANES) ^ carried;
+      }
     }
-  }
   return streams;
 }
 

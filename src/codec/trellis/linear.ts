@@ -19,7 +19,7 @@ export function trellisWeights(backend: Backend, coded: CodedMatrix, name?: stri
   const { code } = validateTrellis(coded, name);
   const { rows, columns } = coded;
   const chaining = { rows, ...code };
-  const lanes = lanesOf(chaining);
+  const lanes = lanesOf(chaining, backend.threads);
   const nibbles = new Map(
     distinctWidths(code.widths).map((width) => [
       width,
@@ -54,6 +54,7 @@ export function trellisWeights(backend: Backend, coded: CodedMatrix, name?: stri
       columns,
       widths: code.widths,
       steps: lanes.steps,
+      tileSteps: lanes.tileSteps,
       codes,
       rowAt: bytes(new Uint8Array(lanes.rowAt.buffer)),
       positions: positionsOf(lanes, rows),

@@ -16,15 +16,17 @@ export interface TrellisContents {
 
 /** Row `row` of the matrix, in the rotated basis: [columns]. */
 export function decodeRow(weight: TrellisWeights, contents: TrellisContents, row: number): Float64Array {
-  const { columns, widths, steps, positions } = weight;
+  const { columns, widths, tileSteps, positions } = weight;
   const { codes, tables, scales, maps } = contents;
-  const { distinct } = trellisShape(weight);
+  const { distinct, pairs } = trellisShape(weight);
+  const tile = Math.floor(positions[row] / (LANES * tileSteps));
+  const place = LANES * PREFIX + positions[row] - LANES * tileSteps * tile;
   const values = new Float64Array(columns);
   for (let column = 0, group = 0; column < columns; group++) {
     const width = widths[group % widths.length];
     const kind = distinct.indexOf(width);
     const table = distinct.slice(0, kind).reduce((sum, w) => sum + 32 * w, 0);
-    const at = LANES * ((group >> 1) * (PREFIX + steps) + PREFIX) + positions[row];
+    const at = LANES * (tile * pairs + (group >> 1)) * (PREFIX + tileSteps) + place;
     const [n, before, twoBefore] = [at, at - LANES, at - 2 * LANES].map((place) =>
       group % 2 === 0 ? codes[place] & 15 : codes[place] >> 4,
     );

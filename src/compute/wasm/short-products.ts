@@ -4,7 +4,7 @@ import { trellisShape } from "../checks.js";
 import { LANES } from "../trellis-lanes.js";
 import type { WasmBackend } from "./backend.js";
 import { addressOf } from "./buffers.js";
-import { PLAN_ENTRY_BYTES, rowsOfTile } from "./trellis.js";
+import { tileBytes as codedTileBytes, PLAN_ENTRY_BYTES, rowsOfTile } from "./trellis.js";
 import { runSplit, threadsFor } from "./work.js";
 import type { WorkingArea } from "./working-area.js";
 
@@ -28,8 +28,8 @@ export function shortProducts(
   { x, y, weight, tokens }: { x: Buffer; y: Buffer; weight: TrellisWeights; tokens: number },
 ): void {
   const { runtime, threads } = backend;
-  const { rows, columns, widths, steps } = weight;
-  const { distinct } = trellisShape(weight);
+  const { rows, columns, widths, steps, tileSteps } = weight;
+  const { distinct, pairs } = trellisShape(weight);
   // One cache line more than the row, so that rows of a tile never fall in one set of L1.
   const stride = lines(2 * columns) + LINE;
   // Several tiles for each thread, as far as there are rows.
@@ -70,7 +70,8 @@ export function shortProducts(
     ...[source, columns, longest, 1 / factor, input, stride, units],
     ...[first, end],
   ]);
-  const coded = [address(weight.codes), steps, columns, plan, widths.length, address(weight.rowAt)];
+  const codes = [address(weight.codes), steps, tileSteps, codedTileBytes(pairs, tileSteps)];
+  const coded = [...codes, columns, plan, widths.length, address(weight.rowAt)];
   const inputs = [input, stride, units, BLOCK, runtime.joined ? 1 : 0];
   const shared = [...coded, address(weight.scales), rows, ...inputs, address(y), tokens];
   runtime.i32(counter, 1)[0] = 0;

@@ -7,9 +7,9 @@ import { threadsFor } from "./work.js";
 import type { WorkingArea } from "./working-area.js";
 
 // Of the kernel: its classes and constants.
-const PRODUCT_WORDS = 12;
+const PRODUCT_WORDS = 13;
 const PLAN_WORDS = 3;
-const UNIT_WORD = 10;
+const UNIT_WORD = 11;
 const TILE_BYTES = 128 * (64 + 64 + 32);
 const PAIR_BYTES = 256;
 /** Place of a thread's working area among the arguments. */
@@ -87,7 +87,7 @@ function writeProducts(backend: WasmBackend, products: readonly TokenProduct[], 
   let plan = block + 16 * Math.ceil((PRODUCT_WORDS * products.length) / 4);
   let previous: TokenProduct["weight"] | undefined;
   products.forEach(({ weight, bias, y, start = 0 }, i) => {
-    const { widths, steps, columns } = weight;
+    const { widths, steps, tileSteps, columns } = weight;
     const tables = runtime.f32(address(weight.tables), weight.tables.length);
     const { distinct, pairs } = trellisShape(weight);
     const scale = FULL_SCALE / largestRow(tables, distinct);
@@ -116,6 +116,7 @@ function writeProducts(backend: WasmBackend, products: readonly TokenProduct[], 
       .set([
         address(weight.codes),
         steps,
+        tileSteps,
         columns,
         pairs,
         address(weight.rowAt),

@@ -20,6 +20,7 @@ for (const codeBits of [3, 4] as const)
     [33, 4, 1, false],
     [577, 301, 16, false],
     [1536, 144, 1, true],
+    [2600, 5, 1, true],
   ] as const)
     test(`codes of ${codeBits} bits, ${rows} rows in ${groups} groups, S ${interleave}: as defined`, () => {
       const streams = codeBits === 4 ? Math.ceil(groups / 2) : groups;
@@ -28,9 +29,10 @@ for (const codeBits of [3, 4] as const)
       carry[0] = 0; // Linear: nothing carries nothing.
       const chaining = { rows, interleave, tailBiting };
       const carries = codeBits === 4 ? [null] : [carry, null, carry.map((value) => value >> 1)];
-      const options = { stored, codeBits, streams, carries, chaining, lanes: lanesOf(chaining) };
-      const expected = lanesOfStored(options);
       for (const runtime of runtimes) {
+        const lanes = lanesOf(chaining, runtime.threads);
+        const options = { stored, codeBits, streams, carries, chaining, lanes };
+        const expected = lanesOfStored(options);
         const before = runtime.bytesInUse;
         const { address, bytes } = trellisCodes(runtime, options);
         assert.deepEqual(runtime.u8(address, bytes).slice(), expected);

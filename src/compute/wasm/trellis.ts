@@ -4,6 +4,7 @@
  */
 import type { TrellisWeights } from "../backend.js";
 import { trellisShape } from "../checks.js";
+import { LANES, PREFIX } from "../trellis-lanes.js";
 import type { WasmRuntime } from "./runtime.js";
 
 export const PLAN_ENTRY_BYTES = 16;
@@ -30,6 +31,11 @@ export interface TrellisPlan {
   prepare(runtime: WasmRuntime, area: number): number[];
 }
 
+/** Bytes of a tile of codes. */
+export function tileBytes(pairs: number, tileSteps: number): number {
+  return LANES * pairs * (PREFIX + tileSteps);
+}
+
 /** Rows of a tile, decoded 16 at a time. */
 export function rowsOfTile(tileStride: number): number {
   const blocks = Math.floor(TILE_BYTES / (16 * tileStride));
@@ -41,8 +47,8 @@ export function trellisPlan(
   weight: TrellisWeights,
   address: (buffer: TrellisWeights["codes"] | TrellisWeights["tables"]) => number,
 ): TrellisPlan {
-  const { columns, widths, steps } = weight;
-  const { groups, distinct } = trellisShape(weight);
+  const { columns, widths, tileSteps } = weight;
+  const { groups, pairs, distinct } = trellisShape(weight);
   // One cache line more than the row, so that the 16 rows decoded together never fall in one set of L1.
   const tileStride = Math.ceil(columns / 16) * 64 + 64;
   const tileRows = rowsOfTile(tileStride);
@@ -73,7 +79,8 @@ export function trellisPlan(
         plan.set([width, ...entries.get(width)!], i * (PLAN_ENTRY_BYTES / 4));
       });
       const rows = [address(weight.rowAt), address(weight.scales)];
-      return [address(weight.codes), steps, columns, area, widths.length, ...rows];
+      const codes = [address(weight.codes), tileSteps, tileBytes(pairs, tileSteps)];
+      return [...codes, columns, area, widths.length, ...rows];
     },
   };
 }
