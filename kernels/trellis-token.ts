@@ -297,22 +297,70 @@ function finish(product: Product, first: i32, size: i32, sums: usize, unit: f32)
   const scales = product.scales;
   const y = product.y;
   const base = product.base;
-  const end = sums + (<usize>size << 6);
-  for (; sums < end; sums += 16, rowAt += 16) {
-    const rows = v128.load(rowAt);
-    const values = f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(v128.load(sums), offsets)), units);
-    if (i32x4.bitmask(rows)) {
-      for (let i: usize = 0; i < 16; i += 4) {
-        if (load<i32>(rowAt + i) < 0) continue;
-        v128.store(sums, values);
-        put(load<f32>(sums + i), load<i32>(rowAt + i), scales, base, y);
+  for (; size >= 4; size -= 4, sums += 256, rowAt += 256) {
+    for (let lanes: usize = 0; lanes < 64; lanes += 16) {
+      const to = sums + lanes;
+      const rows = rowAt + lanes;
+      const v0 = valuesAt(to, offsets, units);
+      const v1 = valuesAt(to + 64, offsets, units);
+      const v2 = valuesAt(to + 128, offsets, units);
+      const v3 = valuesAt(to + 192, offsets, units);
+      if (isRun(rows)) {
+        const a = v128.shuffle<i32>(v0, v1, 0, 4, 1, 5);
+        const b = v128.shuffle<i32>(v0, v1, 2, 6, 3, 7);
+        const c = v128.shuffle<i32>(v2, v3, 0, 4, 1, 5);
+        const d = v128.shuffle<i32>(v2, v3, 2, 6, 3, 7);
+        putRun(v128.shuffle<i64>(a, c, 0, 2), load<i32>(rows), scales, base, y);
+        putRun(v128.shuffle<i64>(a, c, 1, 3), load<i32>(rows, 4), scales, base, y);
+        putRun(v128.shuffle<i64>(b, d, 0, 2), load<i32>(rows, 8), scales, base, y);
+        putRun(v128.shuffle<i64>(b, d, 1, 3), load<i32>(rows, 12), scales, base, y);
+      } else {
+        putLanes(v0, to, rows, scales, base, y);
+        putLanes(v1, to, rows + 64, scales, base, y);
+        putLanes(v2, to, rows + 128, scales, base, y);
+        putLanes(v3, to, rows + 192, scales, base, y);
       }
-    } else {
-      put(f32x4.extract_lane(values, 0), i32x4.extract_lane(rows, 0), scales, base, y);
-      put(f32x4.extract_lane(values, 1), i32x4.extract_lane(rows, 1), scales, base, y);
-      put(f32x4.extract_lane(values, 2), i32x4.extract_lane(rows, 2), scales, base, y);
-      put(f32x4.extract_lane(values, 3), i32x4.extract_lane(rows, 3), scales, base, y);
     }
+  }
+  for (const end = sums + (<usize>size << 6); sums < end; sums += 16, rowAt += 16)
+    putLanes(valuesAt(sums, offsets, units), sums, rowAt, scales, base, y);
+}
+
+// @ts-ignore: decorator
+@inline
+function valuesAt(sums: usize, offsets: v128, units: v128): v128 {
+  return f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(v128.load(sums), offsets)), units);
+}
+
+/** Whether four lanes each have rows that follow one another, for four steps. */
+// @ts-ignore: decorator
+@inline
+function isRun(rowAt: usize): bool {
+  const rows = v128.load(rowAt);
+  const second = i32x4.eq(i32x4.sub(v128.load(rowAt + 64), rows), i32x4.splat(1));
+  // A lane without rows has -1 throughout, and one that ends has it from then on.
+  return i32x4.all_true(
+    v128.and(second, i32x4.eq(i32x4.sub(v128.load(rowAt + 192), rows), i32x4.splat(3))),
+  );
+}
+
+/** Four rows from `row` on. */
+// @ts-ignore: decorator
+@inline
+function putRun(values: v128, row: i32, scales: usize, base: usize, y: usize): void {
+  const at = f32Bytes(row);
+  const scaled = f32x4.mul(values, v128.load(scales + at));
+  v128.store(y + at, base ? f32x4.add(v128.load(base + at), scaled) : scaled);
+}
+
+/** The rows of four lanes that have one; `spare`: 16 bytes. */
+// @ts-ignore: decorator
+@inline
+function putLanes(values: v128, spare: usize, rowAt: usize, scales: usize, base: usize, y: usize): void {
+  v128.store(spare, values);
+  for (let i: usize = 0; i < 16; i += 4) {
+    const row = load<i32>(rowAt + i);
+    if (row >= 0) put(load<f32>(spare + i), row, scales, base, y);
   }
 }
 
