@@ -14,7 +14,7 @@ import { FIFTEENS, lookUp, nibbles, PREFIX_BYTES, stateBytes, streamBytes } from
 import { f32Bytes } from "./vector";
 
 /** Steps (16 rows each) whose sums stay in L1 while all groups pass. */
-const TILE: i32 = 128;
+const TILE: i32 = 64;
 /** Pairs that are added up in bytes first. */
 const PAIRS_IN_BYTES: i32 = 2;
 /** Pairs whose bytes add up in 16 bits. */
@@ -54,7 +54,7 @@ class Product {
 /**
  * All `count` products for this thread's share of the rows. kind 0: the input is x; 1: its RMSNorm with weights
  * `other`; 2: silu(x) * other. `scratch`, this thread's own: 14 bytes a column and 128, 256 bytes for each of
- * `pairs` (the most of any product), 20 KiB.
+ * `pairs` (the most of any product), 10 KiB.
  */
 export function tokenProducts(
   kind: i32,

@@ -11,8 +11,8 @@ for (const [rows, threads, tiles] of [
   [577, 1, 1],
   [577, 2, 2],
   [577, 8, 2],
-  [2500, 1, 2],
-  [4200, 2, 4],
+  [2500, 1, 3],
+  [4200, 2, 6],
 ] as const)
   for (const interleave of [1, 7, 16])
     for (const tailBiting of [true, false])

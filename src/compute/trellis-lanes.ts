@@ -34,8 +34,11 @@ export function precedingRow(row: number, { rows, interleave, tailBiting }: Chai
   return tailBiting ? ((before % rows) + rows) % rows : -1;
 }
 
-/** Steps whose sums stay in L1, so that a kernel goes through all groups for no more of them at once. */
-const LARGEST_TILE = 128;
+/**
+ * A kernel goes through all groups for no more steps than these, whose sums stay in L1. With 128 a token takes as long
+ * while a matrix is in cache, and 10 % longer where it comes from memory (bench/streams.mjs).
+ */
+const LARGEST_TILE = 64;
 /** A tile begins with two vectors more: not for less than this many. */
 const SMALLEST_TILE = 16;
 

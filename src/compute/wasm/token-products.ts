@@ -10,7 +10,7 @@ import type { WorkingArea } from "./working-area.js";
 const PRODUCT_WORDS = 13;
 const PLAN_WORDS = 3;
 const UNIT_WORD = 11;
-const TILE_BYTES = 128 * (64 + 64 + 32);
+const TILE_BYTES = 64 * (64 + 64 + 32);
 const PAIR_BYTES = 256;
 /** Place of a thread's working area among the arguments. */
 const AREA = 11;
