@@ -1,13 +1,14 @@
 // Codes of a trellis-coded matrix from the stored order, rows after rows, to that of the kernels, 16 lanes abreast
 // (src/compute/trellis-lanes.ts), while a model is loaded.
 
-import { lookUp } from "./trellis-window";
+import { lookUp, PREFIX_BYTES, streamBytes } from "./trellis-window";
 
 /**
- * Pairs of groups first .. end - 1 -> out [tiles][pairs][vectors - 1][16]. `stored` has codes of 4 bits as
- * [pairs][rows] bytes, of 3 bits as [groups] streams of `stride` bytes. `source` [tiles][vectors][16] i32: the row at
- * each place, a tile's first vector the codes before those of `out`'s first; where there is none, the row after the
- * last multiple of 8. `carries` [pattern][16]: what a code adds to the nibble after it, by group, or 0. `scratch` has room
+ * Pairs of groups first .. end - 1 -> out: [pairs][2][16], what is before the first step, then tiles of `tileSteps` steps,
+ * [tiles][pairs][tileSteps][16]. `stored` has codes of 4 bits as
+ * [pairs][rows] bytes, of 3 bits as [groups] streams of `stride` bytes. `source` [vectors][16] i32: the row at each
+ * place, its first vector the codes before those of `out`'s first; where there is none, the row after the last
+ * multiple of 8. `carries` [pattern][16]: what a code adds to the nibble after it, by group, or 0. `scratch` has room
  * for the rows, 16 bytes more, and `vectors` vectors.
  */
 export function trellisLanes(
@@ -17,8 +18,8 @@ export function trellisLanes(
   rows: i32,
   groups: i32,
   source: usize,
-  tiles: i32,
   vectors: i32,
+  tileSteps: i32,
   carries: usize,
   pattern: i32,
   scratch: usize,
@@ -37,14 +38,15 @@ export function trellisLanes(
       unpack(low, 2 * pair + 1 < groups ? low + <usize>stride : 0, scratch, stride);
     }
     store<u64>(scratch + padded, 0);
-    let from = source;
-    let to = out + <usize>pair * (length - 16);
-    for (let tile = 0; tile < tiles; tile++) {
-      for (let i: usize = 0; i < length; i++, from += 4)
-        store<u8>(raw + i, load<u8>(scratch + <usize>load<u32>(from)));
-      if (carries) carry(raw, length, carries, pattern, pair);
-      memory.copy(to, raw + 16, length - 16);
-      to += <usize>pairs * (length - 16);
+    for (let i: usize = 0; i < length; i++)
+      store<u8>(raw + i, load<u8>(scratch + <usize>load<u32>(source + (i << 2))));
+    if (carries) carry(raw, length, carries, pattern, pair);
+    memory.copy(out + <usize>pair * PREFIX_BYTES, raw + 16, PREFIX_BYTES);
+    const tileBytes = streamBytes(tileSteps);
+    let to = out + <usize>pairs * PREFIX_BYTES + <usize>pair * tileBytes;
+    for (let from = raw + 16 + PREFIX_BYTES; from < raw + length; from += tileBytes) {
+      memory.copy(to, from, tileBytes);
+      to += <usize>pairs * tileBytes;
     }
   }
 }

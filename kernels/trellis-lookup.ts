@@ -6,7 +6,7 @@
 // Exact tables (f32): results differ from decoding and multiplying only by the order of additions.
 
 import { scatter } from "./trellis";
-import { FIFTEENS, PLAN_ENTRY, PREFIX_BYTES, streamBytes, windowBytes } from "./trellis-window";
+import { FIFTEENS, PLAN_ENTRY, placeOf, strideOf, windowBytes } from "./trellis-window";
 import { f32Bytes, multiplyAdd, zero } from "./vector";
 
 /** Bytes of the tables of a group: A and B, four planes of 16 bytes each. */
@@ -29,7 +29,7 @@ export function trellisColumns(tables: usize, width: i32, out: usize): void {
 export function trellisLookup(
   codes: usize,
   tileSteps: i32,
-  tileBytes: usize,
+  pairs: i32,
   columns: i32,
   plan: usize,
   patternLength: i32,
@@ -44,17 +44,17 @@ export function trellisLookup(
   first: i32,
   end: i32,
 ): void {
-  const length = streamBytes(tileSteps);
   const tileRows = tileSteps << 4;
   for (let t = 0; t < tokens; t++) {
     buildTables(x + <usize>t * f32Bytes(columns), columns, plan, patternLength, tables);
     const to = y + <usize>t * f32Bytes(rows);
     let count = 0;
     for (let p = first; p < end; p += count) {
-      const tile = p / tileRows;
-      const before = p - tile * tileRows;
-      count = min(min(TILE, end - p), tileRows - before);
-      const places = codes + <usize>tile * tileBytes + PREFIX_BYTES + <usize>before;
+      count = min(min(TILE, end - p), tileRows - (p % tileRows));
+      const step = p >> 4;
+      const place = placeOf(codes, pairs, tileSteps, step);
+      const placeBefore = placeOf(codes, pairs, tileSteps, step - 1);
+      const placeTwoBefore = placeOf(codes, pairs, tileSteps, step - 2);
       zero(sums, count);
       let position = 0;
       let column = 0;
@@ -64,9 +64,12 @@ export function trellisLookup(
         column += load<i32>(entry);
         if (++position == patternLength) position = 0;
         const maps = <usize>load<u32>(entry, 8);
-        const from = places + <usize>(group >> 1) * length;
-        if (group & 1) addRows(from, count, maps, table, true, sums);
-        else addRows(from, count, maps, table, false, sums);
+        const pair = <usize>(group >> 1);
+        const from = place + pair * strideOf(tileSteps, step);
+        const before = v128.load(placeBefore + pair * strideOf(tileSteps, step - 1));
+        const twoBefore = v128.load(placeTwoBefore + pair * strideOf(tileSteps, step - 2));
+        if (group & 1) addRows(from, before, twoBefore, count, maps, table, true, sums);
+        else addRows(from, before, twoBefore, count, maps, table, false, sums);
       }
       scatter(sums, rowAt + f32Bytes(p), scales, to, count);
     }
@@ -75,10 +78,23 @@ export function trellisLookup(
 
 // @ts-ignore: decorator
 @inline
-function addRows(from: usize, count: i32, maps: usize, table: usize, high: bool, sums: usize): void {
+function addRows(
+  from: usize,
+  before: v128,
+  twoBefore: v128,
+  count: i32,
+  maps: usize,
+  table: usize,
+  high: bool,
+  sums: usize,
+): void {
   const mask = v128.load(FIFTEENS);
-  for (; count > 0; count -= 16, from += 16, sums += 64)
-    addBlock(windowBytes(from, maps, high, mask), table, mask, sums);
+  for (; count > 0; count -= 16, from += 16, sums += 64) {
+    const codes = v128.load(from);
+    addBlock(windowBytes(codes, before, twoBefore, maps, high, mask), table, mask, sums);
+    twoBefore = before;
+    before = codes;
+  }
 }
 
 /** sums [16] += A[u & 15] + B[u >> 4] for 16 rows. */

@@ -99,7 +99,7 @@ export function trellisMatmulShort(
   codes: usize,
   steps: i32,
   tileSteps: i32,
-  tileBytes: usize,
+  pairs: i32,
   columns: i32,
   plan: usize,
   patternLength: i32,
@@ -127,7 +127,7 @@ export function trellisMatmulShort(
     trellisDecode(
       codes,
       tileSteps,
-      tileBytes,
+      pairs,
       columns,
       plan,
       patternLength,

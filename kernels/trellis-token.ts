@@ -10,7 +10,7 @@
 import { rmsNorm, siluMultiply } from "./elementwise";
 import { rotate } from "./rotate";
 import { buildTables, OFFSET, PAIR_BYTES, PLAN_ENTRY, quantise } from "./token-tables";
-import { FIFTEENS, lookUp, nibbles, PREFIX_BYTES, stateBytes, streamBytes } from "./trellis-window";
+import { FIFTEENS, lookUp, nibbles, placeOf, strideOf } from "./trellis-window";
 import { f32Bytes } from "./vector";
 
 /** Steps (16 rows each) whose sums stay in L1 while all groups pass. */
@@ -114,11 +114,14 @@ export function tokenProducts(
 
 /** sums [16 size] of the tables' numbers over all groups, for `size` steps from `first`, of one tile. */
 function multiply(product: Product, first: i32, size: i32, tables: usize, acc: usize, sums: usize): void {
+  const codes = product.codes;
   const tileSteps = product.tileSteps;
-  const length = streamBytes(tileSteps);
-  const tile = first / tileSteps;
-  const place = PREFIX_BYTES + (<usize>(first - tile * tileSteps) << 4);
-  let stream = product.codes + <usize>(tile * product.pairs) * length + place;
+  let place = placeOf(codes, product.pairs, tileSteps, first);
+  let before = placeOf(codes, product.pairs, tileSteps, first - 1);
+  let twoBefore = placeOf(codes, product.pairs, tileSteps, first - 2);
+  const length = strideOf(tileSteps, first);
+  const lengthBefore = strideOf(tileSteps, first - 1);
+  const lengthTwoBefore = strideOf(tileSteps, first - 2);
   const zero = i32x4.splat(0);
   for (let p = sums; p < sums + (<usize>size << 6); p += 16) v128.store(p, zero);
   for (let p = acc; p < acc + (<usize>size << 6); p += 16) v128.store(p, zero);
@@ -128,9 +131,39 @@ function multiply(product: Product, first: i32, size: i32, tables: usize, acc: u
   for (let pair = 0; pair < pairs; pair += PAIRS_AT_ONCE) {
     const count = min(PAIRS_AT_ONCE, pairs - pair);
     if (count & 1) keepMissing(size, acc + ACC_BYTES * TILE);
-    if (patternLength == 1) addUniform(stream, length, size, count, tables, product.plan, acc);
-    else position = addMixed(stream, length, size, count, tables, product.plan, patternLength, position, acc);
-    stream += <usize>count * length;
+    if (patternLength == 1)
+      addUniform(
+        place,
+        before,
+        twoBefore,
+        length,
+        lengthBefore,
+        lengthTwoBefore,
+        size,
+        count,
+        tables,
+        product.plan,
+        acc,
+      );
+    else
+      position = addMixed(
+        place,
+        before,
+        twoBefore,
+        length,
+        lengthBefore,
+        lengthTwoBefore,
+        size,
+        count,
+        tables,
+        product.plan,
+        patternLength,
+        position,
+        acc,
+      );
+    place += <usize>count * length;
+    before += <usize>count * lengthBefore;
+    twoBefore += <usize>count * lengthTwoBefore;
     tables += <usize>count * PAIR_BYTES;
     widen(acc, size, sums);
   }
@@ -147,8 +180,12 @@ function keepMissing(size: i32, kept: usize): void {
 }
 
 function addUniform(
-  stream: usize,
+  place: usize,
+  before: usize,
+  twoBefore: usize,
   length: usize,
+  lengthBefore: usize,
+  lengthTwoBefore: usize,
   size: i32,
   count: i32,
   tables: usize,
@@ -160,16 +197,22 @@ function addUniform(
   const s2 = v128.load(maps, 16);
   const mask = v128.load(FIFTEENS);
   for (; count > 0; count--) {
-    if (count & 1) addPair(stream, size, tables, s1, s2, s1, s2, mask, acc, true);
-    else addPair(stream, size, tables, s1, s2, s1, s2, mask, acc, false);
-    stream += length;
+    if (count & 1) addPair(place, before, twoBefore, size, tables, s1, s2, s1, s2, mask, acc, true);
+    else addPair(place, before, twoBefore, size, tables, s1, s2, s1, s2, mask, acc, false);
+    place += length;
+    before += lengthBefore;
+    twoBefore += lengthTwoBefore;
     tables += PAIR_BYTES;
   }
 }
 
 function addMixed(
-  stream: usize,
+  place: usize,
+  before: usize,
+  twoBefore: usize,
   length: usize,
+  lengthBefore: usize,
+  lengthTwoBefore: usize,
   size: i32,
   count: i32,
   tables: usize,
@@ -188,9 +231,11 @@ function addMixed(
     const s2 = v128.load(maps, 16);
     const t1 = v128.load(others);
     const t2 = v128.load(others, 16);
-    if (count & 1) addPair(stream, size, tables, s1, s2, t1, t2, mask, acc, true);
-    else addPair(stream, size, tables, s1, s2, t1, t2, mask, acc, false);
-    stream += length;
+    if (count & 1) addPair(place, before, twoBefore, size, tables, s1, s2, t1, t2, mask, acc, true);
+    else addPair(place, before, twoBefore, size, tables, s1, s2, t1, t2, mask, acc, false);
+    place += length;
+    before += lengthBefore;
+    twoBefore += lengthTwoBefore;
     tables += PAIR_BYTES;
   }
   return position;
@@ -205,6 +250,8 @@ function addMixed(
 @inline
 function addPair(
   p: usize,
+  placeBefore: usize,
+  placeTwoBefore: usize,
   size: i32,
   tables: usize,
   s1: v128,
@@ -217,11 +264,14 @@ function addPair(
 ): void {
   let kept = acc + ACC_BYTES * TILE;
   // Tables are left in memory: there are 15 registers, and loads are not what limits this loop.
-  const before = v128.load(p - 16);
-  let state = stateBytes(p, s1, s2, false, mask);
-  let next = lookUp(s2, nibbles(before, false, mask));
-  let state1 = stateBytes(p, t1, t2, true, mask);
-  let next1 = lookUp(t2, nibbles(before, true, mask));
+  const before = v128.load(placeBefore);
+  const twoBefore = v128.load(placeTwoBefore);
+  let n = nibbles(before, false, mask);
+  let state = v128.xor(lookUp(s1, n), lookUp(s2, nibbles(twoBefore, false, mask)));
+  let next = lookUp(s2, n);
+  n = nibbles(before, true, mask);
+  let state1 = v128.xor(lookUp(t1, n), lookUp(t2, nibbles(twoBefore, true, mask)));
+  let next1 = lookUp(t2, n);
   const end = p + (<usize>size << 4);
   do {
     const codes = v128.load(p);

@@ -6,14 +6,29 @@ export const FIFTEENS: usize = memory.data<u8>([15, 15, 15, 15, 15, 15, 15, 15, 
 
 /** Bytes of one entry of a plan: width, address of the 256 groups, of S1 and S2, of the tables by column. */
 export const PLAN_ENTRY: usize = 16;
-/** Bytes before the first step of a stream. */
+/** Bytes of a pair's codes before the first step; those of all pairs come first. */
 export const PREFIX_BYTES: usize = 32;
 
-/** Bytes of a pair's codes of a tile, their prefix included. */
+/** Bytes of a pair's codes of a tile. */
 // @ts-ignore: decorator
 @inline
 export function streamBytes(tileSteps: i32): usize {
-  return PREFIX_BYTES + ((<usize>tileSteps) << 4);
+  return (<usize>tileSteps) << 4;
+}
+
+/** Where the first pair has its codes of a step; steps -2 and -1 are those before the first. */
+export function placeOf(codes: usize, pairs: i32, tileSteps: i32, step: i32): usize {
+  if (step < 0) return codes + (<usize>(step + 2) << 4);
+  const tile = step / tileSteps;
+  const tiles = codes + <usize>pairs * PREFIX_BYTES + <usize>(tile * pairs) * streamBytes(tileSteps);
+  return tiles + (<usize>(step - tile * tileSteps) << 4);
+}
+
+/** From a pair's codes of a step to the next pair's. */
+// @ts-ignore: decorator
+@inline
+export function strideOf(tileSteps: i32, step: i32): usize {
+  return step < 0 ? PREFIX_BYTES : streamBytes(tileSteps);
 }
 
 /** Byte look-up, every index below 16: then the relaxed instruction gives the same on every machine. */
@@ -31,21 +46,21 @@ export function nibbles(bytes: v128, high: bool, mask: v128): v128 {
   return high ? v128.and(i16x8.shr_u(bytes, 4), mask) : v128.and(bytes, mask);
 }
 
-/** What S1 and S2 of the codes before add to u, for the 16 rows at `p`. */
+/** u of 16 rows with these codes, after rows with codes `before`, after rows with codes `twoBefore`. */
 // @ts-ignore: decorator
 @inline
-export function stateBytes(p: usize, s1: v128, s2: v128, high: bool, mask: v128): v128 {
-  return v128.xor(
-    lookUp(s1, nibbles(v128.load(p - 16), high, mask)),
-    lookUp(s2, nibbles(v128.load(p - 32), high, mask)),
+export function windowBytes(
+  codes: v128,
+  before: v128,
+  twoBefore: v128,
+  maps: usize,
+  high: bool,
+  mask: v128,
+): v128 {
+  const n = nibbles(codes, high, mask);
+  const state = v128.xor(
+    lookUp(v128.load(maps), nibbles(before, high, mask)),
+    lookUp(v128.load(maps, 16), nibbles(twoBefore, high, mask)),
   );
-}
-
-/** u of the 16 rows at `p`. */
-// @ts-ignore: decorator
-@inline
-export function windowBytes(p: usize, maps: usize, high: bool, mask: v128): v128 {
-  const n = nibbles(v128.load(p), high, mask);
-  const state = stateBytes(p, v128.load(maps), v128.load(maps, 16), high, mask);
   return v128.xor(state, v128.or(n, i16x8.shl(n, 4)));
 }

@@ -2,7 +2,7 @@
 // byte u of 16 rows at once, then each row copies its V weights from a table of the 256 possible groups.
 
 import { multiplyTransposed } from "./gemm";
-import { PLAN_ENTRY, PREFIX_BYTES, streamBytes, windowBytes } from "./trellis-window";
+import { PLAN_ENTRY, placeOf, streamBytes, strideOf, windowBytes } from "./trellis-window";
 import { f32Bytes } from "./vector";
 
 /** The 256 groups of one width: out[u][v] = A[u & 15][v] + B[u >> 4][v]. `tables` is A [16][width], B [16][width]. */
@@ -17,13 +17,13 @@ export function trellisExpand(tables: usize, width: i32, out: usize): void {
 
 /**
  * Rows at positions first .. first + count - 1 (both multiples of 16) of a coded matrix, without their scales,
- * `stride` bytes apart at `out`. Tiles of `tileSteps` steps are `tileBytes` apart. `plan` has an entry for each position of the width pattern, whose groups have
+ * `stride` bytes apart at `out`. The codes of its `pairs` of groups are in tiles of `tileSteps` steps. `plan` has an entry for each position of the width pattern, whose groups have
  * weights of `size` bytes: 4, or 2. `scratch`: 16 bytes of this thread's own.
  */
 export function trellisDecode(
   codes: usize,
   tileSteps: i32,
-  tileBytes: usize,
+  pairs: i32,
   columns: i32,
   plan: usize,
   patternLength: i32,
@@ -35,10 +35,12 @@ export function trellisDecode(
   size: i32,
 ): void {
   const mask = i8x16.splat(15);
-  const length = streamBytes(tileSteps);
-  const firstTile = (first >> 4) / tileSteps;
-  const firstStep = (first >> 4) - firstTile * tileSteps;
-  const firstPlace = codes + <usize>firstTile * tileBytes + PREFIX_BYTES + (<usize>firstStep << 4);
+  const step = first >> 4;
+  const place = placeOf(codes, pairs, tileSteps, step);
+  const placeBefore = placeOf(codes, pairs, tileSteps, step - 1);
+  const placeTwoBefore = placeOf(codes, pairs, tileSteps, step - 2);
+  const toNext = streamBytes(tileSteps);
+  const toNextTile = <usize>(pairs - 1) * toNext;
   let position = 0;
   let group = 0;
   for (let column = 0; column < columns; group++) {
@@ -47,19 +49,27 @@ export function trellisDecode(
     const table = <usize>load<u32>(entry, 4);
     const maps = <usize>load<u32>(entry, 8);
     if (++position == patternLength) position = 0;
-    let p = firstPlace + <usize>(group >> 1) * length;
-    let left = tileSteps - firstStep;
+    const pair = <usize>(group >> 1);
+    let p = place + pair * toNext;
+    let left = tileSteps - (step % tileSteps);
+    let before = v128.load(placeBefore + pair * strideOf(tileSteps, step - 1));
+    let twoBefore = v128.load(placeTwoBefore + pair * strideOf(tileSteps, step - 2));
     const high = (group & 1) == 1;
     const used = min(width, columns - column);
     for (let r = 0; r < count; r += 16) {
+      const now = v128.load(p);
       // Two calls, so that each is compiled for its constant.
-      const u = high ? windowBytes(p, maps, true, mask) : windowBytes(p, maps, false, mask);
+      const u = high
+        ? windowBytes(now, before, twoBefore, maps, true, mask)
+        : windowBytes(now, before, twoBefore, maps, false, mask);
+      twoBefore = before;
+      before = now;
       v128.store(scratch, u);
       const to = out + <usize>r * stride + <usize>(column * size);
       copyGroups(scratch, table, width * size, used * size, to, stride);
       p += 16;
       if (--left == 0) {
-        p += tileBytes - (length - PREFIX_BYTES);
+        p += toNextTile;
         left = tileSteps;
       }
     }
@@ -113,7 +123,7 @@ function copyGroups(bytes: usize, table: usize, length: i32, used: i32, out: usi
 export function trellisMatmul(
   codes: usize,
   tileSteps: i32,
-  tileBytes: usize,
+  pairs: i32,
   columns: i32,
   plan: usize,
   patternLength: i32,
@@ -138,7 +148,7 @@ export function trellisMatmul(
     trellisDecode(
       codes,
       tileSteps,
-      tileBytes,
+      pairs,
       columns,
       plan,
       patternLength,
@@ -176,7 +186,7 @@ export function scatter(products: usize, rowAt: usize, scales: usize, y: usize, 
 export function trellisGather(
   codes: usize,
   tileSteps: i32,
-  tileBytes: usize,
+  pairs: i32,
   columns: i32,
   plan: usize,
   patternLength: i32,
@@ -187,12 +197,15 @@ export function trellisGather(
   first: i32,
   end: i32,
 ): void {
-  const length = streamBytes(tileSteps);
+  const toNext = streamBytes(tileSteps);
   for (let i = first; i < end; i++) {
     const at = load<i32>(positions + f32Bytes(i));
     const scale = load<f32>(scales + f32Bytes(load<i32>(rowAt + f32Bytes(at))));
-    const tile = (at >> 4) / tileSteps;
-    let stream = codes + <usize>tile * tileBytes + PREFIX_BYTES + <usize>(at - ((tile * tileSteps) << 4));
+    const step = at >> 4;
+    const lane = <usize>(at & 15);
+    let place = placeOf(codes, pairs, tileSteps, step) + lane;
+    let before = placeOf(codes, pairs, tileSteps, step - 1) + lane;
+    let twoBefore = placeOf(codes, pairs, tileSteps, step - 2) + lane;
     let to = y + <usize>i * f32Bytes(columns);
     let position = 0;
     let group = 0;
@@ -202,16 +215,20 @@ export function trellisGather(
       const maps = <usize>load<u32>(entry, 8);
       if (++position == patternLength) position = 0;
       const shift = (group & 1) << 2;
-      const n = code(stream, shift);
+      const n = code(place, shift);
       const u =
         (n | (n << 4)) ^
-        load<u8>(maps + <usize>code(stream - 16, shift)) ^
-        load<u8>(maps + <usize>code(stream - 32, shift), 16);
+        load<u8>(maps + <usize>code(before, shift)) ^
+        load<u8>(maps + <usize>code(twoBefore, shift), 16);
       const from = <usize>load<u32>(entry, 4) + f32Bytes(<i32>u * width);
       const used = f32Bytes(min(width, columns - column));
       for (let v: usize = 0; v < used; v += 4, to += 4) store<f32>(to, load<f32>(from + v) * scale);
       column += width;
-      if (group & 1) stream += length;
+      if (group & 1) {
+        place += toNext;
+        before += strideOf(tileSteps, step - 1);
+        twoBefore += strideOf(tileSteps, step - 2);
+      }
     }
   }
 }

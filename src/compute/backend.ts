@@ -114,8 +114,8 @@ export interface TrellisWeights {
   readonly steps: number;
   readonly tileSteps: number;
   /**
-   * [tiles][pairs of groups][2 + tileSteps][16] one byte: low nibble group 2p, high nibble group 2p + 1. The codes
-   * before a row's are 16 and 32 bytes before; a tile's first two vectors are those before its first step.
+   * One byte for a pair of groups: low nibble group 2p, high nibble group 2p + 1. [pairs][2][16], the codes before
+   * those of the first step, then [tiles][pairs][tileSteps][16]. A row's codes follow those of its lane's step before.
    */
   readonly codes: ByteBuffer;
   /** Int32 [steps * 16]: the row at each position of a stream, -1 where there is none. */

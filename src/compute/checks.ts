@@ -133,7 +133,7 @@ export function trellisShape(weight: TrellisWeights): TrellisShape {
   if (!Number.isInteger(steps / tileSteps))
     throw new RangeError(`trellis: ${steps} steps in tiles of ${tileSteps}`);
   // Exactly: the pairs tell where the next tile begins.
-  const codes = (steps / tileSteps) * pairs * LANES * (PREFIX + tileSteps);
+  const codes = pairs * LANES * (PREFIX + steps);
   if (weight.codes.byteLength !== codes)
     throw new RangeError(`trellis codes have ${weight.codes.byteLength} bytes, not ${codes}`);
   bytes("row numbers", weight.rowAt, 4 * LANES * steps);

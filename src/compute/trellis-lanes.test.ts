@@ -1,16 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { LANES, lanesOf, lanesOfStored, PREFIX, positionsOf, precedingRow } from "./trellis-lanes.js";
+import { LANES, lanesOf, lanesOfStored, placeOf, positionsOf, precedingRow } from "./trellis-lanes.js";
 
 for (const [rows, threads, tiles] of [
   [1, 1, 1],
   [5, 1, 1],
   [16, 1, 1],
   [50, 1, 1],
-  [192, 2, 1],
+  [192, 2, 2],
   [577, 1, 1],
   [577, 2, 2],
-  [577, 8, 2],
+  [577, 8, 6],
   [2500, 1, 3],
   [4200, 2, 6],
 ] as const)
@@ -19,9 +19,8 @@ for (const [rows, threads, tiles] of [
       test(`lanes of ${rows} rows for ${threads} threads, S ${interleave}, ${tailBiting ? "cyclic" : "from 0"}`, () => {
         const chaining = { rows, interleave, tailBiting };
         const lanes = lanesOf(chaining, threads);
-        const { steps, tileSteps } = lanes;
-        // Rows that have no lane of their own make steps more than rows / 16.
-        if (steps * LANES < rows + 2 * LANES * tiles) assert.equal(steps / tileSteps, tiles);
+        // With one sequence all 16 lanes have rows; with others fewer may, and steps and tiles are more.
+        if (interleave === 1) assert.equal(lanes.steps / lanes.tileSteps, tiles);
         const positions = positionsOf(lanes, rows);
         assert.equal(new Set(positions).size, rows, "every row has a place of its own");
         // Two pairs of codes that tell the row, in two digits of base 255, and 0 where there is none.
@@ -36,15 +35,16 @@ for (const [rows, threads, tiles] of [
           chaining,
           lanes,
         });
-        const length = LANES * (PREFIX + tileSteps);
-        const rowAt = (place: number) =>
-          streams[place] === 0 ? -1 : streams[place] - 1 + 255 * (streams[length + place] - 1);
+        const rowAt = (step: number, lane: number) => {
+          const [low, high] = [0, 1].map((pair) => streams[placeOf(lanes, 2, pair, step) + lane]);
+          return low === 0 ? -1 : low - 1 + 255 * (high - 1);
+        };
         for (let row = 0; row < rows; row++) {
-          const tile = Math.floor(positions[row] / (LANES * tileSteps));
-          const place = LANES * PREFIX + 2 * tile * length + positions[row] - LANES * tileSteps * tile;
+          const step = Math.floor(positions[row] / LANES);
+          const lane = positions[row] % LANES;
           const before = precedingRow(row, chaining);
-          assert.equal(rowAt(place), row);
-          assert.equal(rowAt(place - LANES), before);
-          assert.equal(rowAt(place - 2 * LANES), precedingRow(before, chaining));
+          assert.equal(rowAt(step, lane), row);
+          assert.equal(rowAt(step - 1, lane), before);
+          assert.equal(rowAt(step - 2, lane), precedingRow(before, chaining));
         }
       });

@@ -39,8 +39,8 @@ export function precedingRow(row: number, { rows, interleave, tailBiting }: Chai
  * while a matrix is in cache, and 10 % longer where it comes from memory (bench/streams.mjs).
  */
 const LARGEST_TILE = 64;
-/** A tile begins with two vectors more: not for less than this many. */
-const SMALLEST_TILE = 16;
+/** Tiles for threads have at least as many steps: shorter ones are not worth their start. */
+const SMALLEST_TILE = 6;
 
 /**
  * Every sequence gets as many lanes as each can have, every lane a run of it. Interleave is 1 to 16. The steps are cut
@@ -76,47 +76,54 @@ export function positionsOf({ rowAt }: Lanes, rows: number): Int32Array {
 }
 
 /**
- * [tiles][3 + tileSteps][16]: the row at each place of a tile and of its prefix, -1 where there is none. The first
- * vector has the rows before those of the prefix: what they carry is in the prefix.
+ * [3 + steps][16]: the row at each place of a stream and of its prefix, -1 where there is none. The first vector has
+ * the rows before those of the prefix: what they carry is in the prefix.
  */
-export function sourceRows({ steps, tileSteps, rowAt }: Lanes, chaining: Chaining): Int32Array {
-  const length = LANES * (1 + PREFIX + tileSteps);
-  const source = new Int32Array((steps / tileSteps) * length);
-  for (let from = 0, to = 0; to < source.length; from += LANES * tileSteps, to += length) {
-    source.set(rowAt.subarray(from, from + LANES * tileSteps), to + LANES * (1 + PREFIX));
-    for (let lane = 0; lane < LANES; lane++)
-      for (let vector = PREFIX, row = rowAt[from + lane]; vector >= 0; vector--) {
-        row = precedingRow(row, chaining);
-        source[to + vector * LANES + lane] = row;
-      }
-  }
+export function sourceRows({ steps, rowAt }: Lanes, chaining: Chaining): Int32Array {
+  const source = new Int32Array(LANES * (1 + PREFIX + steps));
+  source.set(rowAt, LANES * (1 + PREFIX));
+  for (let lane = 0; lane < LANES; lane++)
+    for (let vector = PREFIX, row = rowAt[lane]; vector >= 0; vector--) {
+      row = precedingRow(row, chaining);
+      source[vector * LANES + lane] = row;
+    }
   return source;
 }
 
-/** Stored codes as [tiles][pairs][2 + tileSteps][16], by the definition; backends are compared with it. */
+/**
+ * Stored codes as [pairs][2][16], what is before the first step, then [tiles][pairs][tileSteps][16], by the definition;
+ * backends are compared with it.
+ */
 export function lanesOfStored(options: TrellisCodesOptions): Uint8Array {
   const { chaining, lanes, carries } = options;
   const { rows } = chaining;
   const codes = pairedNibbles(options);
   const source = sourceRows(lanes, chaining);
   const pairs = codes.length / rows;
-  const tiles = lanes.steps / lanes.tileSteps;
-  const length = LANES * (PREFIX + lanes.tileSteps);
-  const streams = new Uint8Array(tiles * pairs * length);
+  const out = new Uint8Array(pairs * LANES * (PREFIX + lanes.steps));
   const carry = (group: number, code: number) => carries[group % carries.length]?.[code & 7] ?? 0;
-  for (let tile = 0, to = 0; tile < tiles; tile++)
-    for (let pair = 0; pair < pairs; pair++) {
-      const code = (place: number) => {
-        const row = source[tile * (LANES + length) + place];
-        return row < 0 ? 0 : codes[pair * rows + row];
-      };
-      for (let i = 0; i < length; i++) {
-        const before = code(i);
-        const carried = carry(2 * pair, before & 15) | (carry(2 * pair + 1, before >> 4) << 4);
-        streams[to++] = code(i + LANES) ^ carried;
-      }
+  for (let pair = 0; pair < pairs; pair++) {
+    const code = (place: number) => (source[place] < 0 ? 0 : codes[pair * rows + source[place]]);
+    for (let i = 0; i < LANES * (PREFIX + lanes.steps); i++) {
+      const before = code(i);
+      const carried = carry(2 * pair, before & 15) | (carry(2 * pair + 1, before >> 4) << 4);
+      const step = Math.floor(i / LANES) - PREFIX;
+      out[placeOf(lanes, pairs, pair, step) + (i % LANES)] = code(i + LANES) ^ carried;
     }
-  return streams;
+  }
+  return out;
+}
+
+/** Where the codes of a pair of groups are for a step, -2 and -1 being those before the first. */
+export function placeOf(
+  { tileSteps }: Pick<Lanes, "tileSteps">,
+  pairs: number,
+  pair: number,
+  step: number,
+): number {
+  if (step < 0) return LANES * (PREFIX * pair + PREFIX + step);
+  const tile = Math.floor(step / tileSteps);
+  return LANES * (PREFIX * pairs + (tile * pairs + pair) * tileSteps + (step - tile * tileSteps));
 }
 
 /** Codes [pairs][rows]: low nibble group 2p, high nibble group 2p + 1. */

@@ -4,7 +4,7 @@
  */
 import type { TrellisWeights } from "../backend.js";
 import { trellisShape } from "../checks.js";
-import { LANES, PREFIX } from "../trellis-lanes.js";
+import { LANES, placeOf } from "../trellis-lanes.js";
 
 /** Contents of the buffers of a coded matrix. */
 export interface TrellisContents {
@@ -16,20 +16,20 @@ export interface TrellisContents {
 
 /** Row `row` of the matrix, in the rotated basis: [columns]. */
 export function decodeRow(weight: TrellisWeights, contents: TrellisContents, row: number): Float64Array {
-  const { columns, widths, tileSteps, positions } = weight;
+  const { columns, widths, positions } = weight;
   const { codes, tables, scales, maps } = contents;
   const { distinct, pairs } = trellisShape(weight);
-  const tile = Math.floor(positions[row] / (LANES * tileSteps));
-  const place = LANES * PREFIX + positions[row] - LANES * tileSteps * tile;
+  const step = Math.floor(positions[row] / LANES);
+  const lane = positions[row] % LANES;
   const values = new Float64Array(columns);
   for (let column = 0, group = 0; column < columns; group++) {
     const width = widths[group % widths.length];
     const kind = distinct.indexOf(width);
     const table = distinct.slice(0, kind).reduce((sum, w) => sum + 32 * w, 0);
-    const at = LANES * (tile * pairs + (group >> 1)) * (PREFIX + tileSteps) + place;
-    const [n, before, twoBefore] = [at, at - LANES, at - 2 * LANES].map((place) =>
-      group % 2 === 0 ? codes[place] & 15 : codes[place] >> 4,
-    );
+    const [n, before, twoBefore] = [step, step - 1, step - 2].map((s) => {
+      const both = codes[placeOf(weight, pairs, group >> 1, s) + lane];
+      return group % 2 === 0 ? both & 15 : both >> 4;
+    });
     const u = n ^ (n << 4) ^ maps[32 * kind + before] ^ maps[32 * kind + 16 + twoBefore];
     for (let v = 0; v < width && column < columns; v++, column++) {
       const a = tables[table + (u & 15) * width + v];

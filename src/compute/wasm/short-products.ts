@@ -4,7 +4,7 @@ import { trellisShape } from "../checks.js";
 import { LANES } from "../trellis-lanes.js";
 import type { WasmBackend } from "./backend.js";
 import { addressOf } from "./buffers.js";
-import { tileBytes as codedTileBytes, PLAN_ENTRY_BYTES, rowsOfTile } from "./trellis.js";
+import { PLAN_ENTRY_BYTES, rowsOfTile } from "./trellis.js";
 import { runSplit, threadsFor } from "./work.js";
 import type { WorkingArea } from "./working-area.js";
 
@@ -70,7 +70,7 @@ export function shortProducts(
     ...[source, columns, longest, 1 / factor, input, stride, units],
     ...[first, end],
   ]);
-  const codes = [address(weight.codes), steps, tileSteps, codedTileBytes(pairs, tileSteps)];
+  const codes = [address(weight.codes), steps, tileSteps, pairs];
   const coded = [...codes, columns, plan, widths.length, address(weight.rowAt)];
   const inputs = [input, stride, units, BLOCK, runtime.joined ? 1 : 0];
   const shared = [...coded, address(weight.scales), rows, ...inputs, address(y), tokens];

@@ -2,7 +2,6 @@
 import type { TrellisCodesOptions } from "../backend.js";
 import { LANES, sourceRows } from "../trellis-lanes.js";
 import type { WasmRuntime } from "./runtime.js";
-import { tileBytes } from "./trellis.js";
 import { runSplit } from "./work.js";
 
 /** A code is unpacked, gathered and stored: about as much as this many multiplications. */
@@ -15,12 +14,11 @@ export function trellisCodes(
 ): { address: number; bytes: number } {
   const { rows } = chaining;
   const source = sourceRows(lanes, chaining);
-  const tiles = lanes.steps / lanes.tileSteps;
-  const vectors = source.length / (LANES * tiles);
+  const vectors = source.length / LANES;
   const pairs = codeBits === 4 ? streams : Math.ceil(streams / 2);
-  const bytes = tiles * tileBytes(pairs, lanes.tileSteps);
+  const bytes = pairs * (source.length - LANES);
   const padded = Math.ceil(rows / 8) * 8;
-  const scratchBytes = Math.ceil((padded + 64 + LANES * vectors) / 64) * 64;
+  const scratchBytes = Math.ceil((padded + 64 + source.length) / 64) * 64;
   const carriesAt = Math.ceil(stored.length / 64) * 64;
   const sourceAt = carriesAt + 64 * Math.ceil((16 * carries.length) / 64);
   const scratchAt = sourceAt + 64 * Math.ceil((4 * source.length) / 64);
@@ -39,9 +37,11 @@ export function trellisCodes(
   });
   runtime.i32(area + sourceAt, source.length).set(source.map((row) => (row < 0 ? padded : row)));
   const carriesFrom = carries.some((carry) => carry) ? area + carriesAt : 0;
-  const before = [area, codeBits, stored.length / streams, rows, streams, area + sourceAt, tiles, vectors];
+  const before = [area, codeBits, stored.length / streams, rows, streams, area + sourceAt, vectors];
+  const { tileSteps } = lanes;
   runSplit(runtime, "trellisLanes", pairs, 1, WORK_PER_CODE * bytes, (first, end, thread) => [
     ...before,
+    tileSteps,
     carriesFrom,
     carries.length,
     area + scratchAt + thread * scratchBytes,

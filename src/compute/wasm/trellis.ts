@@ -4,7 +4,6 @@
  */
 import type { TrellisWeights } from "../backend.js";
 import { trellisShape } from "../checks.js";
-import { LANES, PREFIX } from "../trellis-lanes.js";
 import type { WasmRuntime } from "./runtime.js";
 
 export const PLAN_ENTRY_BYTES = 16;
@@ -29,11 +28,6 @@ export interface TrellisPlan {
   readonly tableBytes: number;
   /** Fills the shared part at `area` and returns the kernels' first arguments. */
   prepare(runtime: WasmRuntime, area: number): number[];
-}
-
-/** Bytes of a tile of codes. */
-export function tileBytes(pairs: number, tileSteps: number): number {
-  return LANES * pairs * (PREFIX + tileSteps);
 }
 
 /** Rows of a tile, decoded 16 at a time. */
@@ -79,7 +73,7 @@ export function trellisPlan(
         plan.set([width, ...entries.get(width)!], i * (PLAN_ENTRY_BYTES / 4));
       });
       const rows = [address(weight.rowAt), address(weight.scales)];
-      const codes = [address(weight.codes), tileSteps, tileBytes(pairs, tileSteps)];
+      const codes = [address(weight.codes), tileSteps, pairs];
       return [...codes, columns, area, widths.length, ...rows];
     },
   };
