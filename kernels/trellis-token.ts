@@ -114,14 +114,6 @@ export function tokenProducts(
 
 /** sums [16 size] of the tables' numbers over all groups, for `size` steps from `first`, of one tile. */
 function multiply(product: Product, first: i32, size: i32, tables: usize, acc: usize, sums: usize): void {
-  const codes = product.codes;
-  const tileSteps = product.tileSteps;
-  let place = placeOf(codes, product.pairs, tileSteps, first);
-  let before = placeOf(codes, product.pairs, tileSteps, first - 1);
-  let twoBefore = placeOf(codes, product.pairs, tileSteps, first - 2);
-  const length = strideOf(tileSteps, first);
-  const lengthBefore = strideOf(tileSteps, first - 1);
-  const lengthTwoBefore = strideOf(tileSteps, first - 2);
   const zero = i32x4.splat(0);
   for (let p = sums; p < sums + (<usize>size << 6); p += 16) v128.store(p, zero);
   for (let p = acc; p < acc + (<usize>size << 6); p += 16) v128.store(p, zero);
@@ -131,39 +123,8 @@ function multiply(product: Product, first: i32, size: i32, tables: usize, acc: u
   for (let pair = 0; pair < pairs; pair += PAIRS_AT_ONCE) {
     const count = min(PAIRS_AT_ONCE, pairs - pair);
     if (count & 1) keepMissing(size, acc + ACC_BYTES * TILE);
-    if (patternLength == 1)
-      addUniform(
-        place,
-        before,
-        twoBefore,
-        length,
-        lengthBefore,
-        lengthTwoBefore,
-        size,
-        count,
-        tables,
-        product.plan,
-        acc,
-      );
-    else
-      position = addMixed(
-        place,
-        before,
-        twoBefore,
-        length,
-        lengthBefore,
-        lengthTwoBefore,
-        size,
-        count,
-        tables,
-        product.plan,
-        patternLength,
-        position,
-        acc,
-      );
-    place += <usize>count * length;
-    before += <usize>count * lengthBefore;
-    twoBefore += <usize>count * lengthTwoBefore;
+    if (patternLength == 1) addUniform(product, first, pair, size, count, tables, acc);
+    else position = addMixed(product, first, pair, size, count, tables, position, acc);
     tables += <usize>count * PAIR_BYTES;
     widen(acc, size, sums);
   }
@@ -179,19 +140,27 @@ function keepMissing(size: i32, kept: usize): void {
   }
 }
 
+/** Where the product's `pair` has its codes of a step. */
+function placeOfPair(product: Product, pair: i32, step: i32): usize {
+  const tileSteps = product.tileSteps;
+  const ofFirst = placeOf(product.codes, product.pairs, tileSteps, step);
+  return ofFirst + <usize>pair * strideOf(tileSteps, step);
+}
+
 function addUniform(
-  place: usize,
-  before: usize,
-  twoBefore: usize,
-  length: usize,
-  lengthBefore: usize,
-  lengthTwoBefore: usize,
+  product: Product,
+  first: i32,
+  pair: i32,
   size: i32,
   count: i32,
   tables: usize,
-  plan: usize,
   acc: usize,
 ): void {
+  const tileSteps = product.tileSteps;
+  let place = placeOfPair(product, pair, first);
+  let before = placeOfPair(product, pair, first - 1);
+  let twoBefore = placeOfPair(product, pair, first - 2);
+  const plan = product.plan;
   const maps = <usize>load<u32>(plan, 8);
   const s1 = v128.load(maps);
   const s2 = v128.load(maps, 16);
@@ -199,28 +168,29 @@ function addUniform(
   for (; count > 0; count--) {
     if (count & 1) addPair(place, before, twoBefore, size, tables, s1, s2, s1, s2, mask, acc, true);
     else addPair(place, before, twoBefore, size, tables, s1, s2, s1, s2, mask, acc, false);
-    place += length;
-    before += lengthBefore;
-    twoBefore += lengthTwoBefore;
+    place += strideOf(tileSteps, first);
+    before += strideOf(tileSteps, first - 1);
+    twoBefore += strideOf(tileSteps, first - 2);
     tables += PAIR_BYTES;
   }
 }
 
 function addMixed(
-  place: usize,
-  before: usize,
-  twoBefore: usize,
-  length: usize,
-  lengthBefore: usize,
-  lengthTwoBefore: usize,
+  product: Product,
+  first: i32,
+  pair: i32,
   size: i32,
   count: i32,
   tables: usize,
-  plan: usize,
-  patternLength: i32,
   position: i32,
   acc: usize,
 ): i32 {
+  const tileSteps = product.tileSteps;
+  let place = placeOfPair(product, pair, first);
+  let before = placeOfPair(product, pair, first - 1);
+  let twoBefore = placeOfPair(product, pair, first - 2);
+  const plan = product.plan;
+  const patternLength = product.patternLength;
   const mask = v128.load(FIFTEENS);
   for (; count > 0; count--) {
     const maps = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
@@ -233,9 +203,9 @@ function addMixed(
     const t2 = v128.load(others, 16);
     if (count & 1) addPair(place, before, twoBefore, size, tables, s1, s2, t1, t2, mask, acc, true);
     else addPair(place, before, twoBefore, size, tables, s1, s2, t1, t2, mask, acc, false);
-    place += length;
-    before += lengthBefore;
-    twoBefore += lengthTwoBefore;
+    place += strideOf(tileSteps, first);
+    before += strideOf(tileSteps, first - 1);
+    twoBefore += strideOf(tileSteps, first - 2);
     tables += PAIR_BYTES;
   }
   return position;
