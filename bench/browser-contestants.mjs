@@ -48,12 +48,13 @@ async function serve(folders) {
 
 /** `start` runs in the page and leaves `globalThis.measure(task)` there, which gives tokens and seconds. */
 async function contestant(folders, start, options) {
-  const server = await serve(folders);
+  // First, since it fails where there is no Chromium.
   const process = await chromium.launchServer({
     executablePath: globalThis.process.env.POCKETLLM_CHROMIUM ?? "/usr/bin/chromium",
     args: ["--no-sandbox"],
   });
   const { pid } = process.process();
+  const server = await serve(folders);
   const close = async () => {
     await process.close();
     server.closeAllConnections();

@@ -1,6 +1,6 @@
-// Searches the maps of the trellis codes (src/codec/trellis/maps.ts) and trains their default tables
+// Searches the split maps of the trellis codes (src/codec/trellis/maps.ts) and trains their default tables
 // (src/codec/trellis/default-tables.ts). For each code: random GF(2)-linear maps are screened on few
-// samples, the best retrained on more, and the best of those changed one column at a time for as long as
+// samples, the best retrained on more, and the best of those changed a column or two at a time for as long as
 // the time lasts. Scores are on Gaussians that no training saw. Results are kept in a JSON file, which a
 // later run improves on (its random maps differ by --seed), and printed as TypeScript by --print.
 //
@@ -55,26 +55,28 @@ function search(codeBits, width, random, seconds) {
   const elapsed = () => (performance.now() - start) / 1000;
   let candidates = 0;
   /** Trains from `tables` (or anew) and scores on the first `scored` held-out samples, not used by others. */
-  const assess = (map, tables, rows, rounds, scored) => {
+  const assess = (parts, tables, rows, rounds, scored) => {
     candidates++;
+    const map = splitMap(parts, codeBits);
     const trained = trainTables(runtime, { map, codeBits, width, rows, rounds, random, tables });
-    return { map, tables: trained, distortion: distortion(map, codeBits, width, trained, scored) };
+    return { parts, map, tables: trained, distortion: distortion(map, codeBits, width, trained, scored) };
   };
   const best = (pool, count) => pool.sort((a, b) => a.distortion - b.distortion).slice(0, count);
 
   let pool = [];
-  while (elapsed() < 0.45 * seconds) pool.push(assess(randomMap(codeBits, random), undefined, 3000, 5, 6000));
-  pool = best(pool, 12).map(({ map, tables }) => assess(map, tables, 12000, 4, 30000));
+  while (elapsed() < 0.45 * seconds)
+    pool.push(assess(randomParts(codeBits, random), undefined, 3000, 5, 6000));
+  pool = best(pool, 12).map(({ parts, tables }) => assess(parts, tables, 24000, 4, 100000));
   pool = best(pool, 4);
   while (elapsed() < 0.85 * seconds) {
     const parent = pool[random.below(pool.length)];
-    const map = changed(parent.map, codeBits, random);
+    const parts = changedParts(parent.parts, codeBits, random);
     // A screening from scratch; only a map that comes near its parent earns a full assessment.
-    const first = assess(map, undefined, 3000, 5, 30000);
+    const first = assess(parts, undefined, 6000, 5, 60000);
     if (first.distortion > 1.03 * parent.distortion) continue;
-    pool = best([...pool, assess(map, first.tables, 12000, 4, 30000)], 4);
+    pool = best([...pool, assess(parts, first.tables, 24000, 4, 100000)], 4);
   }
-  pool = pool.map(({ map, tables }) => assess(map, tables, 40000, 5, HELD_OUT));
+  pool = pool.map(({ parts, tables }) => assess(parts, tables, 40000, 5, HELD_OUT));
   const winner = best(pool, 1)[0];
   const tables = trainTables(runtime, { ...winner, codeBits, width, rows: 200_000, rounds: 4, random }).map(
     roundToF16,
@@ -94,22 +96,42 @@ function distortion(map, codeBits, width, tables, rows) {
   return meanSquaredError(searchCodes(runtime, { targets, rows, codebook }).bytes, targets, tables);
 }
 
-/** S0 is n | n << 4: any S0 that is injective in both nibbles equals it after renaming table entries. */
-function randomMap(codeBits, random) {
+/**
+ * A split map by what it is made of, in nibbles: T (`carry`, codes of 3 bits only: what a code adds to the nibble after
+ * it), S1 (`before`, in the high half) and S2 (`twoBefore`, in the low half). S0 is n | n << 4: any S0 that is injective
+ * in both halves equals it after renaming table entries.
+ */
+function splitMap({ carry, before, twoBefore }, codeBits) {
+  const first = before.map((nibble) => nibble << 4);
+  if (codeBits === 4) return [0x11, 0x22, 0x44, 0x88, ...first, ...twoBefore];
+  const combined = (columns, nibble) =>
+    columns.reduce((sum, column, bit) => ((nibble >> bit) & 1 ? sum ^ column : sum), 0);
+  return [
+    ...[0x11, 0x22, 0x44],
+    ...carry.map((t, j) => (t | (t << 4)) ^ first[j]),
+    ...carry.map((t, j) => combined(first, t) ^ twoBefore[j]),
+    ...carry.map((t) => combined(twoBefore, t)),
+  ];
+}
+
+function randomParts(codeBits, random) {
   for (;;) {
-    const map = Array.from({ length: 12 }, (_, bit) =>
-      bit < codeBits ? 0x11 << bit : 1 + random.below(255),
-    );
-    if (isUsable(map, codeBits)) return map;
+    const nibbles = (count) => Array.from({ length: count }, () => random.below(16));
+    const parts = { carry: nibbles(3), before: nibbles(4), twoBefore: nibbles(4) };
+    if (isUsable(splitMap(parts, codeBits), codeBits)) return parts;
   }
 }
 
-function changed(map, codeBits, random) {
+function changedParts(parts, codeBits, random) {
   for (;;) {
-    const copy = [...map];
+    const copy = structuredClone(parts);
+    const nibbles = [copy.before, copy.twoBefore, ...(codeBits === 3 ? [copy.carry] : [])];
     const changes = 1 + random.below(2);
-    for (let i = 0; i < changes; i++) copy[codeBits + random.below(12 - codeBits)] = 1 + random.below(255);
-    if (isUsable(copy, codeBits)) return copy;
+    for (let i = 0; i < changes; i++) {
+      const changed = nibbles[random.below(nibbles.length)];
+      changed[random.below(changed.length)] = random.below(16);
+    }
+    if (isUsable(splitMap(copy, codeBits), codeBits)) return copy;
   }
 }
 

@@ -4,52 +4,23 @@
 // of 4 columns as of 1, so speed follows bits. Sums are whole numbers: the same for any number of threads.
 //
 // The five high bits of eight numbers are added in a byte, exactly; the eight low bits are averaged, which rounds. So
-// only every second pair of groups is added to sums of 16 bits, which takes six instructions beside a pair's 33.
+// only every second pair of groups is added to sums of 16 bits, which takes six instructions beside a pair's 25.
 // Relative error of y 0.1 % for Gaussian x (docs/performance.md).
 
 import { rmsNorm, siluMultiply } from "./elementwise";
 import { rotate } from "./rotate";
-import { buildTables, OFFSET, PAIR_BYTES, PLAN_ENTRY, quantise } from "./token-tables";
-import { FIFTEENS, lookUp, nibbles, placeOf, strideOf } from "./trellis-window";
+import { ACC_BYTES, addAnyPairs, addSplitPairs, KEPT_BYTES, Product, TILE } from "./token-pairs";
+import { buildTables, OFFSET, PAIR_BYTES, quantise } from "./token-tables";
 import { f32Bytes } from "./vector";
 
-/** Steps (16 rows each) whose sums stay in L1 while all groups pass. */
-const TILE: i32 = 64;
 /** Pairs that are added up in bytes first. */
 const PAIRS_IN_BYTES: i32 = 2;
 /** Pairs whose bytes add up in 16 bits. */
 const PAIRS_AT_ONCE: i32 = 256 * PAIRS_IN_BYTES;
-/** Bytes of sums of a step while pairs are added: low, odd low, high, odd high. */
-const ACC_BYTES: usize = 64;
-/** Bytes of a step that pass from one pair to the next: low, high. */
-const KEPT_BYTES: usize = 32;
 
 // How the input is made from x (src/compute/wasm/token-products.ts).
 const NORMALISE: i32 = 1;
 const ACTIVATE: i32 = 2;
-
-/** One matrix and where its product goes; written by src/compute/wasm/token-products.ts. */
-// @ts-ignore: decorator
-@unmanaged
-class Product {
-  codes: usize = 0;
-  steps: i32 = 0;
-  tileSteps: i32 = 0;
-  columns: i32 = 0;
-  pairs: i32 = 0;
-  rowAt: usize = 0;
-  scales: usize = 0;
-  y: usize = 0;
-  /** [rows], added to the product: a bias, y itself, or 0 for none. */
-  base: usize = 0;
-  /** Entries of 12 bytes: width, addresses of its int16 tables by column and of S1 and S2. */
-  plan: usize = 0;
-  patternLength: i32 = 0;
-  /** What a unit of a table of int16 is worth where the largest input is 1. */
-  unit: f32 = 0;
-  /** Whether the tables are those of the product before. */
-  sameTables: i32 = 0;
-}
 
 /**
  * All `count` products for this thread's share of the rows. kind 0: the input is x; 1: its RMSNorm with weights
@@ -118,13 +89,12 @@ function multiply(product: Product, first: i32, size: i32, tables: usize, acc: u
   for (let p = sums; p < sums + (<usize>size << 6); p += 16) v128.store(p, zero);
   for (let p = acc; p < acc + (<usize>size << 6); p += 16) v128.store(p, zero);
   const pairs = product.pairs;
-  const patternLength = product.patternLength;
   let position = 0;
   for (let pair = 0; pair < pairs; pair += PAIRS_AT_ONCE) {
     const count = min(PAIRS_AT_ONCE, pairs - pair);
     if (count & 1) keepMissing(size, acc + ACC_BYTES * TILE);
-    if (patternLength == 1) addUniform(product, first, pair, size, count, tables, acc);
-    else position = addMixed(product, first, pair, size, count, tables, position, acc);
+    if (product.split) addSplitPairs(product, first, pair, size, count, tables, acc);
+    else position = addAnyPairs(product, first, pair, size, count, tables, position, acc);
     tables += <usize>count * PAIR_BYTES;
     widen(acc, size, sums);
   }
@@ -138,145 +108,6 @@ function keepMissing(size: i32, kept: usize): void {
     v128.store(kept, low);
     v128.store(kept, high, 16);
   }
-}
-
-/** Where the product's `pair` has its codes of a step. */
-function placeOfPair(product: Product, pair: i32, step: i32): usize {
-  const tileSteps = product.tileSteps;
-  const ofFirst = placeOf(product.codes, product.pairs, tileSteps, step);
-  return ofFirst + <usize>pair * strideOf(tileSteps, step);
-}
-
-function addUniform(
-  product: Product,
-  first: i32,
-  pair: i32,
-  size: i32,
-  count: i32,
-  tables: usize,
-  acc: usize,
-): void {
-  const tileSteps = product.tileSteps;
-  let place = placeOfPair(product, pair, first);
-  let before = placeOfPair(product, pair, first - 1);
-  let twoBefore = placeOfPair(product, pair, first - 2);
-  const plan = product.plan;
-  const maps = <usize>load<u32>(plan, 8);
-  const s1 = v128.load(maps);
-  const s2 = v128.load(maps, 16);
-  const mask = v128.load(FIFTEENS);
-  for (; count > 0; count--) {
-    if (count & 1) addPair(place, before, twoBefore, size, tables, s1, s2, s1, s2, mask, acc, true);
-    else addPair(place, before, twoBefore, size, tables, s1, s2, s1, s2, mask, acc, false);
-    place += strideOf(tileSteps, first);
-    before += strideOf(tileSteps, first - 1);
-    twoBefore += strideOf(tileSteps, first - 2);
-    tables += PAIR_BYTES;
-  }
-}
-
-function addMixed(
-  product: Product,
-  first: i32,
-  pair: i32,
-  size: i32,
-  count: i32,
-  tables: usize,
-  position: i32,
-  acc: usize,
-): i32 {
-  const tileSteps = product.tileSteps;
-  let place = placeOfPair(product, pair, first);
-  let before = placeOfPair(product, pair, first - 1);
-  let twoBefore = placeOfPair(product, pair, first - 2);
-  const plan = product.plan;
-  const patternLength = product.patternLength;
-  const mask = v128.load(FIFTEENS);
-  for (; count > 0; count--) {
-    const maps = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
-    if (++position == patternLength) position = 0;
-    const others = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
-    if (++position == patternLength) position = 0;
-    const s1 = v128.load(maps);
-    const s2 = v128.load(maps, 16);
-    const t1 = v128.load(others);
-    const t2 = v128.load(others, 16);
-    if (count & 1) addPair(place, before, twoBefore, size, tables, s1, s2, t1, t2, mask, acc, true);
-    else addPair(place, before, twoBefore, size, tables, s1, s2, t1, t2, mask, acc, false);
-    place += strideOf(tileSteps, first);
-    before += strideOf(tileSteps, first - 1);
-    twoBefore += strideOf(tileSteps, first - 2);
-    tables += PAIR_BYTES;
-  }
-  return position;
-}
-
-/**
- * The look-ups of a pair, first or `second` (a constant) of two. The first hands on what it has in memory, which is
- * free beside 33 vector instructions for 32 codes, where registers are not. The second adds both to acc: for low and
- * high bytes the sums of raw 16-bit words (two rows each), and the sums of their high bytes, the odd rows.
- */
-// @ts-ignore: decorator
-@inline
-function addPair(
-  p: usize,
-  placeBefore: usize,
-  placeTwoBefore: usize,
-  size: i32,
-  tables: usize,
-  s1: v128,
-  s2: v128,
-  t1: v128,
-  t2: v128,
-  mask: v128,
-  acc: usize,
-  second: bool,
-): void {
-  let kept = acc + ACC_BYTES * TILE;
-  // Tables are left in memory: there are 15 registers, and loads are not what limits this loop.
-  const before = v128.load(placeBefore);
-  const twoBefore = v128.load(placeTwoBefore);
-  let n = nibbles(before, false, mask);
-  let state = v128.xor(lookUp(s1, n), lookUp(s2, nibbles(twoBefore, false, mask)));
-  let next = lookUp(s2, n);
-  n = nibbles(before, true, mask);
-  let state1 = v128.xor(lookUp(t1, n), lookUp(t2, nibbles(twoBefore, true, mask)));
-  let next1 = lookUp(t2, n);
-  const end = p + (<usize>size << 4);
-  do {
-    const codes = v128.load(p);
-    const n = nibbles(codes, false, mask);
-    const atA = v128.xor(nibbles(state, false, mask), n);
-    const atB = v128.xor(nibbles(state, true, mask), n);
-    state = v128.xor(lookUp(s1, n), next);
-    next = lookUp(s2, n);
-    let low = i8x16.avgr_u(lookUp(v128.load(tables), atA), lookUp(v128.load(tables, 32), atB));
-    let high = i8x16.add(lookUp(v128.load(tables, 16), atA), lookUp(v128.load(tables, 48), atB));
-    const n1 = nibbles(codes, true, mask);
-    const atC = v128.xor(nibbles(state1, false, mask), n1);
-    const atD = v128.xor(nibbles(state1, true, mask), n1);
-    state1 = v128.xor(lookUp(t1, n1), next1);
-    next1 = lookUp(t2, n1);
-    low = i8x16.avgr_u(low, i8x16.avgr_u(lookUp(v128.load(tables, 64), atC), lookUp(v128.load(tables, 96), atD)));
-    high = i8x16.add(
-      high,
-      i8x16.add(lookUp(v128.load(tables, 80), atC), lookUp(v128.load(tables, 112), atD)),
-    );
-    if (second) {
-      low = i8x16.avgr_u(low, v128.load(kept));
-      high = i8x16.add(high, v128.load(kept, 16));
-      v128.store(acc, i16x8.add(v128.load(acc), low));
-      v128.store(acc, i16x8.add(v128.load(acc, 16), i16x8.shr_u(low, 8)), 16);
-      v128.store(acc, i16x8.add(v128.load(acc, 32), high), 32);
-      v128.store(acc, i16x8.add(v128.load(acc, 48), i16x8.shr_u(high, 8)), 48);
-      acc += ACC_BYTES;
-    } else {
-      v128.store(kept, low);
-      v128.store(kept, high, 16);
-    }
-    kept += KEPT_BYTES;
-    p += 16;
-  } while (p != end);
 }
 
 /** Adds acc, as 8 low + 256 high, to sums and clears it. */

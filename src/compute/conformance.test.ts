@@ -181,6 +181,7 @@ function coded(
   widths: readonly number[],
   interleave: number,
   tailBiting: boolean,
+  split = false,
 ): TrellisWeights {
   const chaining = { rows, interleave, tailBiting };
   const lanes = lanesOf(chaining, b.threads);
@@ -208,7 +209,9 @@ function coded(
     positions: positionsOf(lanes, rows),
     tables: upload(b, numbers(tables, 27)),
     scales: upload(b, numbers(rows, 28)),
-    maps: uploadBytes(bytes(distinct.length * 32, 29)),
+    maps: uploadBytes(
+      bytes(distinct.length * 32, 29).map((u, i) => (split ? u & ((i & 16) === 0 ? 0xf0 : 0x0f) : u)),
+    ),
   };
 }
 
@@ -272,38 +275,47 @@ for (const [rows, columns, widths, interleave, tailBiting] of [
   [576, 1536, [2], 1, true],
 ] as const) {
   const code = `codes of ${widths.join(",")}, S ${interleave}, ${tailBiting ? "cyclic" : "from 0"}`;
-  for (const input of ["plain", "norm", "up"] as const)
-    conforms(`tokenProducts ${rows} x ${columns}, ${code}, ${input} input`, 4e-3, async (b) => {
-      const x = upload(b, numbers(columns, 31));
-      const other = upload(b, numbers(columns, 32));
-      const m = oddPart(columns);
-      const orthogonal = upload(
-        b,
-        Float32Array.from({ length: m * m }, (_, i) => {
-          const angle = (2 * Math.PI * (i % m) * Math.floor(i / m)) / m;
-          return (Math.cos(angle) + Math.sin(angle)) / Math.sqrt(m);
-        }),
-      );
-      const signs = upload(
-        b,
-        numbers(columns, 33).map((v) => (v < 0 ? -1 : 1)),
-      );
-      const weight = coded(b, rows, columns, widths, interleave, tailBiting);
-      const y = upload(b, numbers(2 * rows + 4, 34));
-      const options = {
-        ...{ x, rotation: { signs, q: orthogonal, m } },
-        ...(input === "norm" && { norm: { weight: other, epsilon: 1e-5 } }),
-        ...(input === "up" && { up: other }),
-      };
-      const first = { weight, bias: upload(b, numbers(rows, 35)), y, start: 1 };
-      const products = b.tokenProducts({ ...options, products: [first, { weight, y, start: rows + 2 }] });
-      const added = b.tokenProducts({ ...options, products: [first], accumulate: true });
-      for (let run = 0; run < 2; run++) products.run();
-      added.run();
-      products.free();
-      added.free();
-      return b.read(y);
-    });
+  for (const [input, split] of [
+    ["plain", true],
+    ["norm", true],
+    ["up", true],
+    ["plain", false],
+  ] as const)
+    conforms(
+      `tokenProducts ${rows} x ${columns}, ${code}, ${split ? "split maps" : "any maps"}, ${input} input`,
+      4e-3,
+      async (b) => {
+        const x = upload(b, numbers(columns, 31));
+        const other = upload(b, numbers(columns, 32));
+        const m = oddPart(columns);
+        const orthogonal = upload(
+          b,
+          Float32Array.from({ length: m * m }, (_, i) => {
+            const angle = (2 * Math.PI * (i % m) * Math.floor(i / m)) / m;
+            return (Math.cos(angle) + Math.sin(angle)) / Math.sqrt(m);
+          }),
+        );
+        const signs = upload(
+          b,
+          numbers(columns, 33).map((v) => (v < 0 ? -1 : 1)),
+        );
+        const weight = coded(b, rows, columns, widths, interleave, tailBiting, split);
+        const y = upload(b, numbers(2 * rows + 4, 34));
+        const options = {
+          ...{ x, rotation: { signs, q: orthogonal, m } },
+          ...(input === "norm" && { norm: { weight: other, epsilon: 1e-5 } }),
+          ...(input === "up" && { up: other }),
+        };
+        const first = { weight, bias: upload(b, numbers(rows, 35)), y, start: 1 };
+        const products = b.tokenProducts({ ...options, products: [first, { weight, y, start: rows + 2 }] });
+        const added = b.tokenProducts({ ...options, products: [first], accumulate: true });
+        for (let run = 0; run < 2; run++) products.run();
+        added.run();
+        products.free();
+        added.free();
+        return b.read(y);
+      },
+    );
 }
 
 test("look-up tables show an input that is not a number", async () => {

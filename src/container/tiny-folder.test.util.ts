@@ -130,7 +130,8 @@ export function trellisMatrix(
   change: Partial<TrellisParameters>,
 ): CodedMatrix {
   const defaults = { codeBits: 4, widths: [2], interleave: 1, tailBiting: true, rotationSeed: 1 } as const;
-  const parameters = { ...defaults, ...change };
+  const { maps = "split", ...rest } = { ...defaults, ...change };
+  const parameters = maps === "split" ? { ...rest, maps } : rest;
   const tensors = randomTensors(name, trellisTensors(rows, columns, parameters));
   const scales = tensors.get("scales")!;
   // From 0.5 to 2.

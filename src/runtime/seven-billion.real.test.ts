@@ -140,7 +140,14 @@ function randomMatrix(name: string, rows: number, columns: number): CodedMatrix 
     method: "trellis",
     rows,
     columns,
-    parameters: { codeBits, widths: [...widths], interleave: 1, tailBiting: true, rotationSeed: 1 },
+    parameters: {
+      codeBits,
+      widths: [...widths],
+      interleave: 1,
+      tailBiting: true,
+      rotationSeed: 1,
+      maps: "split",
+    },
     tensors: new Map([
       ["codes", { ...shapes.codes, data: codes }],
       ["tables", { ...shapes.tables, data: f32ToBytes(defaultTables(codeBits, widths[0]).tables, "F16") }],

@@ -30,7 +30,7 @@ function randomMatrix({ name, outputs, inputs }: LinearSpec) {
   const seed = [...name].reduce((sum, letter) => sum + letter.charCodeAt(0), 0);
   const random = randomUniform(seed);
   const rate = RATES[seed % RATES.length];
-  const code = { ...codeForRate(rate), interleave: 1, tailBiting: true };
+  const code = { ...codeForRate(rate), interleave: 1, tailBiting: true, maps: "split" as const };
   const { codes } = trellisTensors(outputs, inputs, code);
   const groups = code.codeBits === 4 ? 2 * codes.shape[0] : codes.shape[0];
   const widths = [...new Set(code.widths)].sort();

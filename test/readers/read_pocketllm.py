@@ -91,18 +91,23 @@ def decode_meta(rows, columns, parameters, stored):
     return (mean[:, None] + h / inverse[:, None]).reshape(rows, columns)
 
 
-# By (codeBits, width): the images of the window's 12 bits, in hexadecimal.
+# By (codeBits, width): the images of the window's 12 bits, in hexadecimal, of the split and the joint maps.
 MAPS = {
-    (3, 1): "1122448dcefec824af29545c", (3, 2): "112244b9bcd4685dfa8b1403",
-    (3, 3): "112244eb46ddb138ca2e1376", (3, 4): "1122445aa4b44cfa2636f762",
-    (4, 1): "11224488f9301c6770fc68db", (4, 2): "11224488e64bcda9c3fd1404",
-    (4, 3): "112244887283776124ae6c2f", (4, 4): "11224488e39fb1e04ea4f72b",
+    (3, 1): ("11224478d559b432470e030a", "1122448dcefec824af29545c"),
+    (3, 2): ("112244d40acd1cc8e5050203", "112244b9bcd4685dfa8b1403"),
+    (3, 3): ("112244576fdbd67216020c0a", "112244eb46ddb138ca2e1376"),
+    (3, 4): ("112244b38a07a93ed2070105", "1122445aa4b44cfa2636f762"),
+    (4, 1): ("11224488704080e001090f0c", "11224488f9301c6770fc68db"),
+    (4, 2): ("112244880010507003070c01", "11224488e64bcda9c3fd1404"),
+    (4, 3): ("11224488e030908004010903", "112244887283776124ae6c2f"),
+    (4, 4): ("112244884050b06008050f0b", "11224488e39fb1e04ea4f72b"),
 }
 
 
 def decode_trellis(rows, columns, parameters, stored):
     bits, widths, step = parameters["codeBits"], parameters["widths"], parameters["interleave"]
     codes, tables, at = stored["codes"], {}, 0
+    joint = ["split", None].index(parameters.get("maps"))
     for width in sorted(set(widths)):
         a, b = stored["tables"][at : at + 32 * width].astype(np.float64).reshape(2, 16, width)
         tables[width], at = a[np.arange(256) & 15] + b[np.arange(256) >> 4], at + 32 * width
@@ -115,7 +120,7 @@ def decode_trellis(rows, columns, parameters, stored):
         if start >= columns:
             break
         u = np.zeros(rows, np.int64)
-        for i, image in enumerate(bytes.fromhex(MAPS[bits, width])):
+        for i, image in enumerate(bytes.fromhex(MAPS[bits, width][joint])):
             age, bit = divmod(i, bits)
             past = np.roll(group, age * step)
             if not parameters["tailBiting"]:

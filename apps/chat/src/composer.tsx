@@ -15,7 +15,8 @@ export function Composer({ input, ready, running, continues, onSend, onStop }: C
   const [text, setText] = useState("");
   const sendable = ready && !running && text.trim() !== "";
   useEffect(() => {
-    if (ready) input.current?.focus();
+    // Not from a control that the reader has gone to while the model loaded.
+    if (ready && document.activeElement === document.body) input.current?.focus();
   }, [ready]);
 
   const send = () => {

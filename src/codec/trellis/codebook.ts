@@ -17,13 +17,13 @@ export interface Codebook {
   readonly distortion: number;
 }
 
-/** The default codebook of the format's map. */
+/** The default codebook, of the split maps. */
 export function defaultCodebook(codeBits: CodeBits, width: number): Codebook {
   const { tables, distortion } = defaultTables(codeBits, width);
   return {
     codeBits,
     width,
-    schedule: createSchedule(windowMap(codeBits, width), codeBits),
+    schedule: createSchedule(windowMap(codeBits, width, "split"), codeBits),
     tables,
     distortion,
   };

@@ -33,7 +33,9 @@ export function windowBytes(coded: CodedMatrix, code: TrellisCode): Uint8Array {
   const { rows, columns } = coded;
   const { codeBits, interleave, tailBiting, widths } = code;
   const pairs = pairedCodes(coded, code);
-  const maps = new Map(widths.map((width) => [width, mapBytes(windowMap(codeBits, width), codeBits)]));
+  const maps = new Map(
+    widths.map((width) => [width, mapBytes(windowMap(codeBits, width, code.maps), codeBits)]),
+  );
   const ages = stateCodes(codeBits);
   const groups = columnGroups(widths, columns);
   const out = new Uint8Array(rows * groups.length);

@@ -138,8 +138,16 @@ function chooseSequences(input: EncodeTrellisInput): { code: TrellisCode; chunkR
   const cyclic = tailBiting && rows <= chunkRows;
   const fits = (sequences: number) => cycles(rows, sequences).length >= MINIMUM_CYCLE;
   const sequences = fits(interleave) ? interleave : 1;
-  const code = { codeBits, widths, interleave: sequences, tailBiting: cyclic && fits(sequences) };
-  return { code, chunkRows };
+  return {
+    code: {
+      codeBits,
+      widths,
+      interleave: sequences,
+      tailBiting: cyclic && fits(sequences),
+      maps: "split",
+    },
+    chunkRows,
+  };
 }
 
 async function factorOf(

@@ -9,7 +9,6 @@ import { lanesOf, positionsOf } from "../../compute/trellis-lanes.js";
 import { grown, upload } from "../../compute/upload.js";
 import type { CodedMatrix } from "../coded.js";
 import { distinctWidths } from "./code.js";
-import { windowMap } from "./maps.js";
 import { knownNibbleCode } from "./nibbles.js";
 import { storedScales, storedTables, validateTrellis } from "./stored.js";
 import { UploadedRotation } from "./uploaded-rotation.js";
@@ -21,10 +20,7 @@ export function trellisWeights(backend: Backend, coded: CodedMatrix, name?: stri
   const chaining = { rows, ...code };
   const lanes = lanesOf(chaining, backend.threads);
   const nibbles = new Map(
-    distinctWidths(code.widths).map((width) => [
-      width,
-      knownNibbleCode(code.codeBits, windowMap(code.codeBits, width)),
-    ]),
+    distinctWidths(code.widths).map((width) => [width, knownNibbleCode(code.codeBits, width, code.maps)]),
   );
   const stored = coded.tensors.get("codes")!;
   const held: (Buffer | ByteBuffer)[] = [];

@@ -9,7 +9,7 @@ import { decodeTrellis } from "./decode.js";
 import { defaultTables } from "./default-tables.js";
 import { packTrellis, pairedCodes, trellisTensors, validateTrellis } from "./stored.js";
 
-const CODE: TrellisCode = { codeBits: 4, widths: [2], interleave: 1, tailBiting: true };
+const CODE: TrellisCode = { codeBits: 4, widths: [2], interleave: 1, tailBiting: true, maps: "split" };
 
 function sample(code: TrellisCode, rows: number, columns: number): { coded: CodedMatrix; codes: Uint8Array } {
   const { codes: tensor } = trellisTensors(rows, columns, code);
@@ -24,6 +24,7 @@ for (const [code, columns] of [
   [CODE, 8],
   [CODE, 9],
   [{ ...CODE, widths: [3] }, 14],
+  [{ ...CODE, widths: [4], maps: "joint" as const }, 14],
   [{ ...CODE, codeBits: 3 as const }, 10],
 ] as const) {
   test(`codes come back: ${code.codeBits} bits, widths ${code.widths}, ${columns} columns`, () => {
@@ -89,6 +90,7 @@ for (const [what, coded, message] of [
   ["interleave 0", withParameters({ interleave: 0 }), /interleave must be/],
   ["interleave -1", withParameters({ interleave: -1 }), /interleave must be/],
   ["tailBiting as a number", withParameters({ tailBiting: 1 }), /tailBiting must be/],
+  ["maps by another name", withParameters({ maps: "joint" }), /maps must be "split", not "joint"/],
   ["a negative seed", withParameters({ rotationSeed: -1 }), /rotationSeed must be/],
   ["missing codes", without("codes"), /has 2 tensors, not 3/],
   ["a tensor too many", withTensor("extra", good.tensors.get("scales")!), /has 4 tensors, not 3/],

@@ -8,6 +8,7 @@
  *   interleave    1 to 16: row r follows row r - interleave
  *   tailBiting    whether row r < interleave follows row (r - interleave) mod rows, or code 0 throughout
  *   rotationSeed  unsigned 32-bit integer: the signs of the rotation (rotation.ts)
+ *   maps          "split"; absent from the first folders, whose maps are the joint ones
  *
  * tensors
  *   codes   U8. 4-bit codes: [ceil(groups / 2), rows], a byte holds group 2p in its low and group 2p + 1 in
@@ -89,6 +90,7 @@ export function packTrellis({ rows, columns, code, seed, codes, tables, scales }
       interleave: code.interleave,
       tailBiting: code.tailBiting,
       rotationSeed: seed,
+      ...(code.maps === "split" && { maps: code.maps }),
     },
     tensors: new Map<string, StoredTensor>(
       (["codes", "tables", "scales"] as const).map((suffix) => [
@@ -119,7 +121,7 @@ export function validateTrellis(coded: CodedMatrix, name = "matrix"): TrellisSha
   if (!whole(rows, 1, MAX_SIDE) || !whole(columns, 1, MAX_SIDE))
     fail(`a coded matrix cannot be ${rows} x ${columns}`);
   if (oddPart(columns) > MAX_ODD_PART) fail(`${columns} columns cannot be rotated`);
-  const { codeBits, widths, interleave, tailBiting, rotationSeed } = parameters;
+  const { codeBits, widths, interleave, tailBiting, rotationSeed, maps } = parameters;
   if (codeBits !== 3 && codeBits !== 4) fail(`codeBits must be 3 or 4, not ${JSON.stringify(codeBits)}`);
   if (
     !Array.isArray(widths) ||
@@ -130,11 +132,13 @@ export function validateTrellis(coded: CodedMatrix, name = "matrix"): TrellisSha
   if (!whole(interleave, 1, MAX_INTERLEAVE)) fail(`interleave must be 1 to ${MAX_INTERLEAVE}`);
   if (typeof tailBiting !== "boolean") fail("tailBiting must be true or false");
   if (!whole(rotationSeed, 0, 2 ** 32 - 1)) fail("rotationSeed must be an unsigned 32-bit integer");
+  if (maps !== undefined && maps !== "split") fail(`maps must be "split", not ${JSON.stringify(maps)}`);
   const code: TrellisCode = {
     codeBits: codeBits as CodeBits,
     widths: widths as number[],
     interleave: interleave as number,
     tailBiting: tailBiting as boolean,
+    maps: maps === "split" ? maps : "joint",
   };
   const tensors = trellisTensors(rows, columns, code);
   const scales = coded.tensors.get("scales");

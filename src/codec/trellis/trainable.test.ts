@@ -39,12 +39,17 @@ const CASES = [...RATES.map(codeForRate), { codeBits: 3 as const, widths: [1, 4,
     [37, 61],
     [5, 61],
   ].map(([rows, columns], j) => {
-    const full = { ...code, interleave: (i + j) % 2 === 0 ? 1 : 4, tailBiting: j !== 1 };
+    const full = {
+      ...code,
+      interleave: (i + j) % 2 === 0 ? 1 : 4,
+      tailBiting: j !== 1,
+      maps: "split" as const,
+    };
     const name = `${code.codeBits} bits for ${code.widths} columns, ${rows} x ${columns}`;
     return { name, coded: randomMatrix(full, rows, columns) };
   }),
 );
-const MIXED: TrellisCode = { codeBits: 4, widths: [2, 1], interleave: 2, tailBiting: true };
+const MIXED: TrellisCode = { codeBits: 4, widths: [2, 1], interleave: 2, tailBiting: true, maps: "joint" };
 
 function upload(data: Float32Array, to = backend): Buffer {
   const buffer = to.allocate(data.length);

@@ -38,7 +38,7 @@ function errorOf({ targets, rows, codebook, rowWeights }: Problem, row: number, 
  */
 function leastCost(problem: Problem, sequence: readonly number[], cyclic: boolean): number {
   const { codeBits, width } = problem.codebook;
-  const map = windowMap(codeBits, width);
+  const map = windowMap(codeBits, width, "split");
   const ages = stateCodes(codeBits);
   const branches = 1 << codeBits;
   const states = branches ** ages;
@@ -77,7 +77,7 @@ function costOf(problem: Problem, interleave: number, tailBiting: boolean): numb
   const { rows, codebook } = problem;
   const { codeBits, width } = codebook;
   const { codes, bytes } = searchCodes(runtime, { ...problem, interleave, tailBiting });
-  const map = windowMap(codeBits, width);
+  const map = windowMap(codeBits, width, "split");
   let sum = 0;
   for (let r = 0; r < rows; r++) {
     let u = 0;

@@ -7,7 +7,7 @@ import { threadsFor } from "./work.js";
 import type { WorkingArea } from "./working-area.js";
 
 // Of the kernel: its classes and constants.
-const PRODUCT_WORDS = 13;
+const PRODUCT_WORDS = 14;
 const PLAN_WORDS = 3;
 const UNIT_WORD = 11;
 const TILE_BYTES = 64 * (64 + 64 + 32);
@@ -127,6 +127,7 @@ function writeProducts(backend: WasmBackend, products: readonly TokenProduct[], 
         widths.length,
         0,
         same ? 1 : 0,
+        widths.length === 1 && areSplit(runtime.u8(address(weight.maps), 32)) ? 1 : 0,
       ]);
     // Tables count in 1 / scale, inputs in 1 / 32767; a product of the two is divided by 32768, and so is that
     // with the factor that makes bytes.
@@ -135,6 +136,11 @@ function writeProducts(backend: WasmBackend, products: readonly TokenProduct[], 
     previous = weight;
   });
   return block;
+}
+
+/** Whether S1 of maps S1, S2 has high nibbles only and S2 low ones. */
+function areSplit(maps: Uint8Array): boolean {
+  return maps.every((image, i) => (image & (i < 16 ? 0x0f : 0xf0)) === 0);
 }
 
 /** The largest sum of magnitudes of a vector of A or B, 1 if all are 0. */
