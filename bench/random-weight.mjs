@@ -36,7 +36,8 @@ export function randomWeight(backend, rows, columns, widths, interleave = 1) {
     positions: positionsOf(lanes, rows),
     tables: floats(numbers([...distinct].reduce((sum, width) => sum + 32 * width, 0))),
     scales: floats(numbers(rows)),
-    maps: packed(bytes(32 * distinct.size)),
+    // Split, as the codec's: S1 in the high half of a byte, S2 in the low one.
+    maps: packed(bytes(32 * distinct.size).map((u, i) => u & ((i & 16) === 0 ? 0xf0 : 0x0f))),
   };
   const free = () => {
     for (const key of ["codes", "rowAt", "tables", "scales", "maps"]) backend.free(weight[key]);

@@ -2,14 +2,23 @@
 // wrong. folders.md lists them. Needs `npm run build`.
 //
 // As a program: node test/hostile/folders.mjs DIR
-import { createHash } from "node:crypto";
-import { readdirSync } from "node:fs";
 import { cp, mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { writeTinyAdapted, writeTinyFolder } from "../../dist/container/tiny-folder.test.util.js";
+import { ADAPTER_ATTACKS } from "./adapter-attacks.mjs";
+import {
+  config,
+  firstShard,
+  flip,
+  MANIFEST,
+  manifest,
+  parameters,
+  readShard,
+  rename,
+  tensor,
+} from "./folder-damage.mjs";
 
-const MANIFEST = "pocketllm.json";
 const Q = "model.layers.0.self_attn.q_proj";
 const TRELLIS = "model.layers.1.self_attn.q_proj";
 const DOWN = "model.layers.0.mlp.down_proj";
@@ -44,84 +53,6 @@ export async function makeHostileFolders(dir) {
   }
   return cases;
 }
-
-const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
-
-/** Writes a manifest with a seal that fits, so that only what is inside can be refused. */
-async function seal(folder, value) {
-  const { sha256: _, ...rest } = value;
-  const body = `${JSON.stringify(rest).slice(0, -1)},`;
-  await writeFile(join(folder, MANIFEST), `${body}"sha256":"${sha256(body)}"}\n`);
-}
-
-/** Changes the manifest and seals it again. */
-const manifest = (edit) => async (folder) => {
-  const value = JSON.parse(await readFile(join(folder, MANIFEST), "utf8"));
-  await seal(folder, edit(value) ?? value);
-};
-
-/** Renames a key of an object, at its place. */
-function rename(object, from, to) {
-  return Object.fromEntries(Object.entries(object).map(([key, value]) => [key === from ? to : key, value]));
-}
-
-/** Changes one byte of a file without changing its size. */
-async function flip(path, at) {
-  const file = await open(path, "r+");
-  const byte = Buffer.alloc(1);
-  await file.read(byte, 0, 1, at);
-  byte[0] ^= 1;
-  await file.write(byte, 0, 1, at);
-  await file.close();
-}
-
-async function readShard(path) {
-  const bytes = await readFile(path);
-  const length = Number(bytes.readBigUInt64LE(0));
-  const header = JSON.parse(bytes.toString("utf8", 8, 8 + length));
-  return { header, data: bytes.subarray(8 + length), dataOffset: 8 + length };
-}
-
-/** Changes a stored tensor's bytes and lets the manifest vouch for them. */
-const tensor = (name, edit) => async (folder) => {
-  const value = JSON.parse(await readFile(join(folder, MANIFEST), "utf8"));
-  const { file } = value.tensors[name];
-  const { header, data } = await readShard(join(folder, file));
-  const [begin, end] = header[name].data_offsets;
-  edit(data.subarray(begin, end));
-  const text = Buffer.from(JSON.stringify(header));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
-  const bytes = Buffer.concat([length, text, data]);
-  await writeFile(join(folder, file), bytes);
-  value.files[file] = { bytes: bytes.length, sha256: sha256(bytes) };
-  value.tensors[name].sha256 = sha256(data.subarray(begin, end));
-  await seal(folder, value);
-};
-
-/** Changes a JSON file and lets the manifest vouch for it. */
-const json = (file, change) => async (folder) => {
-  const path = join(folder, file);
-  await writeFile(path, JSON.stringify({ ...JSON.parse(await readFile(path, "utf8")), ...change }));
-  const bytes = await readFile(path);
-  await manifest(({ files }) => {
-    files[file] = { bytes: bytes.length, sha256: sha256(bytes) };
-  })(folder);
-};
-
-const config = (change) => json("config.json", change);
-
-const firstShard = (folder) =>
-  join(
-    folder,
-    readdirSync(folder).find((name) => name.startsWith("model-00001")),
-  );
-
-/** Changes a layer's parameters. */
-const parameters = (layer, change) =>
-  manifest(({ layers }) => {
-    Object.assign(layers[layer].parameters, change);
-  });
 
 /** [name, what the refusal must say, attack on a valid folder, when it must be refused] */
 const ATTACKS = [
@@ -427,6 +358,7 @@ const ATTACKS = [
     parameters(TRELLIS, { interleave: 0 }),
     "read",
   ],
+  ["maps-of-another-version", /q_proj: maps must be "split"/, parameters(TRELLIS, { maps: "woven" }), "read"],
   ["fractional-interleave", /q_proj: interleave must be/, parameters(TRELLIS, { interleave: 1.5 }), "read"],
   [
     "seed-beyond-32-bits",
@@ -451,57 +383,6 @@ const ATTACKS = [
     "norm-of-infinity",
     /tensor "model\.norm\.weight" holds a value that is not finite/,
     tensor(NORM, (bytes) => bytes.writeUInt16LE(0x7c00, 4)),
-    "read",
-  ],
-];
-
-const LORA = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
-
-/** The same for a folder with an adapter. */
-const ADAPTER_ATTACKS = [
-  [
-    "adapter-not-named",
-    /lora_A\.weight" is stored but no tensor of the model/,
-    manifest(({ adapter: _, ...m }) => m),
-  ],
-  [
-    "adapter-without-configuration",
-    /adapter needs adapter_config\.json, which the manifest does not list/,
-    manifest(({ files }) => {
-      delete files["adapter_config.json"];
-    }),
-  ],
-  ["adapter-of-5-bits", /adapter\.bits is 5/, manifest((m) => ({ ...m, adapter: { bits: 5 } }))],
-  [
-    "adapter-of-other-bits",
-    /differ in the bits of the adapter/,
-    manifest((m) => ({ ...m, adapter: { bits: 8 } })),
-  ],
-  [
-    "adapter-of-rank-2-40",
-    /adapter_config\.json: r must be a whole number from 1 to 4096/,
-    json("adapter_config.json", { r: 2 ** 40 }),
-  ],
-  [
-    "adapter-of-another-rank",
-    /lora_A\.weight" has the shape \[2, 16\] where model and rank ask for \[4, 16\]/,
-    json("adapter_config.json", { r: 4 }),
-  ],
-  ["adapter-of-another-kind", /option "use_dora"/, json("adapter_config.json", { use_dora: true })],
-  [
-    "adapter-of-nan",
-    /lora_A\.weight" holds a value that is not finite/,
-    tensor(LORA, (bytes) => bytes.writeUInt16LE(0x7e00, 4)),
-    "read",
-  ],
-  [
-    "adapter-with-a-flipped-byte",
-    /lora_A\.weight" in adapter_model\.safetensors does not match its SHA-256/,
-    async (f) => {
-      const path = join(f, "adapter_model.safetensors");
-      const { header, dataOffset } = await readShard(path);
-      await flip(path, dataOffset + header[LORA].data_offsets[0] + 5);
-    },
     "read",
   ],
 ];
