@@ -8,7 +8,7 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { createCodebook } from "../dist/codec/trellis/codebook.js";
-import { createSchedule } from "../dist/codec/trellis/schedule.js";
+import { createSchedule, imageOf } from "../dist/codec/trellis/schedule.js";
 import { gaussians, meanSquaredError, trainTables } from "../dist/codec/trellis/train.js";
 import { searchCodes } from "../dist/codec/trellis/viterbi.js";
 import { WasmRuntime } from "../dist/compute/wasm/runtime.js";
@@ -104,13 +104,11 @@ function distortion(map, codeBits, width, tables, rows) {
 function splitMap({ carry, before, twoBefore }, codeBits) {
   const first = before.map((nibble) => nibble << 4);
   if (codeBits === 4) return [0x11, 0x22, 0x44, 0x88, ...first, ...twoBefore];
-  const combined = (columns, nibble) =>
-    columns.reduce((sum, column, bit) => ((nibble >> bit) & 1 ? sum ^ column : sum), 0);
   return [
     ...[0x11, 0x22, 0x44],
     ...carry.map((t, j) => (t | (t << 4)) ^ first[j]),
-    ...carry.map((t, j) => combined(first, t) ^ twoBefore[j]),
-    ...carry.map((t) => combined(twoBefore, t)),
+    ...carry.map((t, j) => imageOf(first, 4, 0, t) ^ twoBefore[j]),
+    ...carry.map((t) => imageOf(twoBefore, 4, 0, t)),
   ];
 }
 

@@ -53,22 +53,7 @@ export function addSplitPairs(
   tables: usize,
   acc: usize,
 ): void {
-  const tileSteps = product.tileSteps;
-  let place = placeOfPair(product, pair, first);
-  let before = placeOfPair(product, pair, first - 1);
-  let twoBefore = placeOfPair(product, pair, first - 2);
-  const maps = <usize>load<u32>(product.plan, 8);
-  const s1 = i8x16.shr_u(v128.load(maps), 4);
-  const s2 = v128.load(maps, 16);
-  const mask = v128.load(FIFTEENS);
-  for (; count > 0; count--) {
-    if (count & 1) addPair(place, before, twoBefore, size, tables, s1, s2, s1, s2, mask, acc, true, true);
-    else addPair(place, before, twoBefore, size, tables, s1, s2, s1, s2, mask, acc, true, false);
-    place += strideOf(tileSteps, first);
-    before += strideOf(tileSteps, first - 1);
-    twoBefore += strideOf(tileSteps, first - 2);
-    tables += PAIR_BYTES;
-  }
+  addPairs(product, first, pair, size, count, tables, 0, acc, true);
 }
 
 /** The same with any maps and widths, the pair's groups at `position` of the pattern; the position after the last. */
@@ -82,6 +67,23 @@ export function addAnyPairs(
   position: i32,
   acc: usize,
 ): i32 {
+  return addPairs(product, first, pair, size, count, tables, position, acc, false);
+}
+
+/** Either, by `split` (a constant): then all groups share the maps of the pattern's first. */
+// @ts-ignore: decorator
+@inline
+function addPairs(
+  product: Product,
+  first: i32,
+  pair: i32,
+  size: i32,
+  count: i32,
+  tables: usize,
+  position: i32,
+  acc: usize,
+  split: bool,
+): i32 {
   const tileSteps = product.tileSteps;
   let place = placeOfPair(product, pair, first);
   let before = placeOfPair(product, pair, first - 1);
@@ -89,17 +91,24 @@ export function addAnyPairs(
   const plan = product.plan;
   const patternLength = product.patternLength;
   const mask = v128.load(FIFTEENS);
+  const maps = <usize>load<u32>(plan, 8);
+  let s1 = i8x16.shr_u(v128.load(maps), 4);
+  let s2 = v128.load(maps, 16);
+  let t1 = s1;
+  let t2 = s2;
   for (; count > 0; count--) {
-    const maps = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
-    if (++position == patternLength) position = 0;
-    const others = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
-    if (++position == patternLength) position = 0;
-    const s1 = v128.load(maps);
-    const s2 = v128.load(maps, 16);
-    const t1 = v128.load(others);
-    const t2 = v128.load(others, 16);
-    if (count & 1) addPair(place, before, twoBefore, size, tables, s1, s2, t1, t2, mask, acc, false, true);
-    else addPair(place, before, twoBefore, size, tables, s1, s2, t1, t2, mask, acc, false, false);
+    if (!split) {
+      const maps = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
+      if (++position == patternLength) position = 0;
+      const others = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
+      if (++position == patternLength) position = 0;
+      s1 = v128.load(maps);
+      s2 = v128.load(maps, 16);
+      t1 = v128.load(others);
+      t2 = v128.load(others, 16);
+    }
+    if (count & 1) addPair(place, before, twoBefore, size, tables, s1, s2, t1, t2, mask, acc, split, true);
+    else addPair(place, before, twoBefore, size, tables, s1, s2, t1, t2, mask, acc, split, false);
     place += strideOf(tileSteps, first);
     before += strideOf(tileSteps, first - 1);
     twoBefore += strideOf(tileSteps, first - 2);

@@ -1,8 +1,9 @@
 /**
  * The maps of the trellis codes, part of the format: changing one makes files unreadable. A map is
  * GF(2)-linear from a window of 12 bits, the newest code in the low bits, to a byte; listed is the image of
- * each bit. Found by bench/trellis-search.mjs; beside each the mean squared error of a weight with tables
- * trained for it, on 200,000 held-out unit Gaussians, one long sequence.
+ * each bit. bench/trellis-search.mjs found the split ones and, as it was before, the joint ones; beside each
+ * the mean squared error of a weight with tables trained for it, on 200,000 held-out unit Gaussians, one long
+ * sequence.
  */
 import type { CodeBits, MapSet } from "./code.js";
 import type { WindowMap } from "./schedule.js";
