@@ -84,37 +84,34 @@ function addPairs(
   acc: usize,
   split: bool,
 ): i32 {
+  const place = placeOfPair(product, pair, first);
+  const before = placeOfPair(product, pair, first - 1);
+  const twoBefore = placeOfPair(product, pair, first - 2);
   const tileSteps = product.tileSteps;
-  let place = placeOfPair(product, pair, first);
-  let before = placeOfPair(product, pair, first - 1);
-  let twoBefore = placeOfPair(product, pair, first - 2);
-  const plan = product.plan;
-  const patternLength = product.patternLength;
-  const mask = v128.load(FIFTEENS);
-  const maps = <usize>load<u32>(plan, 8);
-  let s1 = i8x16.shr_u(v128.load(maps), 4);
-  let s2 = v128.load(maps, 16);
-  let t1 = s1;
-  let t2 = s2;
-  for (; count > 0; count--) {
-    if (!split) {
-      const maps = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
-      if (++position == patternLength) position = 0;
-      const others = <usize>load<u32>(plan + <usize>position * PLAN_ENTRY, 8);
-      if (++position == patternLength) position = 0;
-      s1 = v128.load(maps);
-      s2 = v128.load(maps, 16);
-      t1 = v128.load(others);
-      t2 = v128.load(others, 16);
+  const step = strideOf(tileSteps, first);
+  const stepBefore = strideOf(tileSteps, first - 1);
+  const stepTwoBefore = strideOf(tileSteps, first - 2);
+  // By twos: with first and second as the arms of a condition, Binaryen makes them one loop with the condition in it.
+  // Of an odd number the first of all is the second of two.
+  for (let i = -(count & 1); i < count; i += 2) {
+    if (i >= 0) {
+      const p = place + <usize>i * step;
+      const b = before + <usize>i * stepBefore;
+      const c = twoBefore + <usize>i * stepTwoBefore;
+      addPair(product, p, b, c, size, tables + <usize>i * PAIR_BYTES, position + 2 * i, acc, split, false);
     }
-    if (count & 1) addPair(place, before, twoBefore, size, tables, s1, s2, t1, t2, mask, acc, split, true);
-    else addPair(place, before, twoBefore, size, tables, s1, s2, t1, t2, mask, acc, split, false);
-    place += strideOf(tileSteps, first);
-    before += strideOf(tileSteps, first - 1);
-    twoBefore += strideOf(tileSteps, first - 2);
-    tables += PAIR_BYTES;
+    const j = <usize>(i + 1);
+    const p = place + j * step;
+    const b = before + j * stepBefore;
+    const c = twoBefore + j * stepTwoBefore;
+    addPair(product, p, b, c, size, tables + j * PAIR_BYTES, position + 2 * <i32>j, acc, split, true);
   }
-  return position;
+  return position + 2 * count;
+}
+
+/** Where the maps are of the group at `position`, counted on beyond the end of the pattern of widths. */
+function mapsAt(product: Product, position: i32): usize {
+  return <usize>load<u32>(product.plan + <usize>(position % product.patternLength) * PLAN_ENTRY, 8);
 }
 
 /**
@@ -126,70 +123,69 @@ function addPairs(
 // @ts-ignore: decorator
 @inline
 function addPair(
+  product: Product,
   p: usize,
   placeBefore: usize,
   placeTwoBefore: usize,
   size: i32,
   tables: usize,
-  s1: v128,
-  s2: v128,
-  t1: v128,
-  t2: v128,
-  mask: v128,
+  position: i32,
   acc: usize,
   split: bool,
   second: bool,
 ): void {
+  const mask = v128.load(FIFTEENS);
+  const maps = mapsAt(product, position);
+  let s1 = v128.load(maps);
+  const s2 = v128.load(maps, 16);
+  const others = split ? maps : mapsAt(product, position + 1);
+  let t1 = v128.load(others);
+  const t2 = v128.load(others, 16);
+  if (split) {
+    s1 = i8x16.shr_u(s1, 4);
+    t1 = s1;
+  }
   let kept = acc + ACC_BYTES * TILE;
   // Tables are left in memory: there are 15 registers.
   const before = v128.load(placeBefore);
   const twoBefore = v128.load(placeTwoBefore);
-  let n = nibbles(before, false, mask);
+  // Of each group the codes before: the last one, or what both have in the maps, and what the older has in S2.
+  let last = nibbles(before, false, mask);
   let old = lookUp(s2, nibbles(twoBefore, false, mask));
-  let state = lookUp(s1, n);
-  if (!split) state = v128.xor(state, old);
-  let next = lookUp(s2, n);
-  n = nibbles(before, true, mask);
+  let last1 = nibbles(before, true, mask);
   let old1 = lookUp(t2, nibbles(twoBefore, true, mask));
-  let state1 = lookUp(t1, n);
-  if (!split) state1 = v128.xor(state1, old1);
-  let next1 = lookUp(t2, n);
   const end = p + (<usize>size << 4);
   do {
     const codes = v128.load(p);
     const n = nibbles(codes, false, mask);
+    let state = lookUp(s1, last);
+    if (!split) state = v128.xor(state, old);
     const atA = v128.xor(split ? old : nibbles(state, false, mask), n);
     const atB = v128.xor(split ? state : nibbles(state, true, mask), n);
-    state = lookUp(s1, n);
-    if (split) old = next;
-    else state = v128.xor(state, next);
-    next = lookUp(s2, n);
-    let low = i8x16.avgr_u(lookUp(v128.load(tables), atA), lookUp(v128.load(tables, 32), atB));
-    let high = i8x16.add(lookUp(v128.load(tables, 16), atA), lookUp(v128.load(tables, 48), atB));
+    old = lookUp(s2, last);
+    last = n;
     const n1 = nibbles(codes, true, mask);
+    let state1 = lookUp(t1, last1);
+    if (!split) state1 = v128.xor(state1, old1);
     const atC = v128.xor(split ? old1 : nibbles(state1, false, mask), n1);
     const atD = v128.xor(split ? state1 : nibbles(state1, true, mask), n1);
-    state1 = lookUp(t1, n1);
-    if (split) old1 = next1;
-    else state1 = v128.xor(state1, next1);
-    next1 = lookUp(t2, n1);
+    old1 = lookUp(t2, last1);
+    last1 = n1;
+    let low = i8x16.avgr_u(lookUp(v128.load(tables), atA), lookUp(v128.load(tables, 32), atB));
     low = i8x16.avgr_u(low, i8x16.avgr_u(lookUp(v128.load(tables, 64), atC), lookUp(v128.load(tables, 96), atD)));
-    high = i8x16.add(
-      high,
-      i8x16.add(lookUp(v128.load(tables, 80), atC), lookUp(v128.load(tables, 112), atD)),
-    );
     if (second) {
       low = i8x16.avgr_u(low, v128.load(kept));
-      high = i8x16.add(high, v128.load(kept, 16));
       v128.store(acc, i16x8.add(v128.load(acc), low));
       v128.store(acc, i16x8.add(v128.load(acc, 16), i16x8.shr_u(low, 8)), 16);
+    } else v128.store(kept, low);
+    let high = i8x16.add(lookUp(v128.load(tables, 16), atA), lookUp(v128.load(tables, 48), atB));
+    high = i8x16.add(high, i8x16.add(lookUp(v128.load(tables, 80), atC), lookUp(v128.load(tables, 112), atD)));
+    if (second) {
+      high = i8x16.add(high, v128.load(kept, 16));
       v128.store(acc, i16x8.add(v128.load(acc, 32), high), 32);
       v128.store(acc, i16x8.add(v128.load(acc, 48), i16x8.shr_u(high, 8)), 48);
       acc += ACC_BYTES;
-    } else {
-      v128.store(kept, low);
-      v128.store(kept, high, 16);
-    }
+    } else v128.store(kept, high, 16);
     kept += KEPT_BYTES;
     p += 16;
   } while (p != end);
