@@ -2,7 +2,7 @@
 // then attends to. A thread's share is whole key heads.
 
 import { attention } from "./attention";
-import { packCache, packedRowBytes } from "./kv-cache";
+import { packedRowBytes, packRow } from "./kv-cache";
 import { f32Bytes } from "./vector";
 
 /** Written by src/compute/wasm/attend-each.ts. */
@@ -14,6 +14,7 @@ class Sequence {
   position: i32 = 0;
   /** 0: f32; others are kv-cache.ts's. */
   format: i32 = 0;
+  capacity: i32 = 0;
 }
 
 /**
@@ -47,9 +48,11 @@ export function attendEach(
     const values = sequence.values;
     const position = sequence.position;
     const format = sequence.format;
+    const capacity = sequence.capacity;
     const row = <usize>at * size;
-    storeRow(key + row, keys, format, headSize, position * kvHeads + kv);
-    storeRow(value + row, values, format, headSize, position * kvHeads + kv);
+    const to = format == 0 ? position * kvHeads + kv : kv * capacity + position;
+    storeRow(key + row, keys, format, headSize, to);
+    storeRow(value + row, values, format, headSize, to);
     const queries = <usize>(i * heads) * size;
     for (let task = kv * tasksPerHead; task < (kv + 1) * tasksPerHead; task++)
       attention(
@@ -65,6 +68,7 @@ export function attendEach(
         factor,
         window,
         format,
+        capacity,
         rowsPerTask,
         scratch,
         task,
@@ -77,5 +81,5 @@ export function attendEach(
 /** cache[row] = x, one head of one token. */
 function storeRow(x: usize, cache: usize, format: i32, headSize: i32, row: i32): void {
   if (format == 0) memory.copy(cache + <usize>row * f32Bytes(headSize), x, f32Bytes(headSize));
-  else packCache(x, cache + <usize>row * packedRowBytes(format, headSize), format, headSize, 0, 1);
+  else packRow(x, cache + <usize>row * packedRowBytes(format, headSize), format, headSize);
 }

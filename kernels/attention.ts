@@ -3,20 +3,21 @@
 // rows of one problem: row r is token r / group, head r % group of the group. Blocks of keys start at
 // multiples of KEYS, so a row's result does not depend on which rows it is computed with.
 
-import { addHalves, scoreHalves } from "./attention-half";
+import { addHalves, LARGEST_QUERY, scoreHalves } from "./attention-half";
 import { multiplyTransposed } from "./gemm";
 import { rowOf } from "./heads";
-import { F16, packedRowBytes, unpackRows } from "./kv-cache";
+import { F16, HALF_SCALE, packedRowBytes, unpackRows } from "./kv-cache";
 import { multiplyAccumulate } from "./outer";
 import { exp1, expShifted, maximum, scale } from "./softmax";
-import { f32Bytes, zero } from "./vector";
+import { f32Bytes, maxLanes, zero } from "./vector";
 
 /** Keys per block: 64 keys of 64 elements are 16 KiB, half of L1. */
 const KEYS: i32 = 64;
 
 /**
  * Tasks first, first + step, …; a task is `rowsPerTask` rows of one key head, tasks of a head adjacent.
- * `format` 0: keys and values are f32; others are kv-cache.ts's, unpacked by blocks. `scratch`: this thread's own,
+ * `format` 0: keys and values are f32 [positions, kvHeads, headSize]; others are kv-cache.ts's, [kvHeads, capacity] rows,
+ * unpacked by blocks. `scratch`: this thread's own,
  * rowsPerTask * (2 headSize + 64 + 2) f32, and 64 headSize more to unpack to. `window` in tokens.
  */
 export function attention(
@@ -32,6 +33,7 @@ export function attention(
   factor: f32,
   window: i32,
   format: i32,
+  capacity: i32,
   rowsPerTask: i32,
   scratch: usize,
   first: i32,
@@ -43,7 +45,8 @@ export function attention(
   const tasksPerHead = (rows + rowsPerTask - 1) / rowsPerTask;
   const size = f32Bytes(headSize);
   const kvSize = format == 0 ? size : packedRowBytes(format, headSize);
-  const kvStride = <usize>kvHeads * kvSize;
+  const kvStride = format == 0 ? <usize>kvHeads * kvSize : kvSize;
+  const headStride = format == 0 ? kvSize : <usize>capacity * kvSize;
   const q = scratch;
   const out = q + <usize>rowsPerTask * size;
   const scores = out + <usize>rowsPerTask * size;
@@ -56,8 +59,8 @@ export function attention(
     const kv = task / tasksPerHead;
     const row0 = (task % tasksPerHead) * rowsPerTask;
     const count = min(rowsPerTask, rows - row0);
-    const headKeys = keys + <usize>kv * kvSize;
-    const headValues = values + <usize>kv * kvSize;
+    const headKeys = keys + <usize>kv * headStride;
+    const headValues = values + <usize>kv * headStride;
     for (let r = 0; r < count; r++) {
       const to = q + <usize>r * size;
       memory.copy(to, rowOf(query, row0 + r, group, heads, kv, size), size);
@@ -68,7 +71,9 @@ export function attention(
     zero(out, count * headSize);
 
     const firstKey = max(0, position + row0 / group - window + 1);
-    const direct = format == F16 && count > 1 && count <= 4 && (headSize & 7) == 0;
+    const direct =
+      format == F16 && count <= 4 && (headSize & 7) == 0 && largestOf(q, count * headSize) < LARGEST_QUERY;
+    if (direct) scale(q, count * headSize, HALF_SCALE);
     const endKey = position + (row0 + count - 1) / group + 1;
     for (let key = firstKey & ~(KEYS - 1); key < endKey; key += KEYS) {
       const length = min(KEYS, endKey - key);
@@ -95,8 +100,10 @@ export function attention(
         );
       }
       block = headValues + <usize>key * kvStride;
-      if (direct) addHalves(scores, f32Bytes(KEYS), block, kvStride, out, count, headSize, length);
-      else {
+      if (direct) {
+        for (let r = 0; r < count; r++) scale(scores + <usize>r * f32Bytes(KEYS), length, HALF_SCALE);
+        addHalves(scores, f32Bytes(KEYS), block, kvStride, out, count, headSize, length);
+      } else {
         if (format != 0) {
           unpackRows(block, kvStride, unpacked, format, headSize, length);
           block = unpacked;
@@ -110,6 +117,14 @@ export function attention(
       memory.copy(rowOf(y, row0 + r, group, heads, kv, size), from, size);
     }
   }
+}
+
+/** The largest magnitude of `count` values, a multiple of 8; NaN stays out. */
+function largestOf(x: usize, count: i32): f32 {
+  let largest = f32x4.splat(0);
+  for (const end = x + f32Bytes(count); x < end; x += 16)
+    largest = f32x4.pmax(largest, f32x4.abs(v128.load(x)));
+  return maxLanes(largest);
 }
 
 /** A row of a block's scores -> weights relative to the row's maximum so far; those outside from .. to are 0. */

@@ -11,22 +11,51 @@ export function packedRowBytes(format: i32, headSize: i32): usize {
   return 4 + ((<usize>headSize + 3) & ~3);
 }
 
-/** Rows first .. end - 1 of x [rows, headSize] f32 -> y, row after row. */
-export function packCache(x: usize, y: usize, format: i32, headSize: i32, first: i32, end: i32): void {
+/** Rows first .. end - 1 of x [tokens, kvHeads, headSize] f32 -> y [kvHeads, capacity] rows, from its first on. */
+export function packCache(
+  x: usize,
+  y: usize,
+  format: i32,
+  kvHeads: i32,
+  capacity: i32,
+  headSize: i32,
+  first: i32,
+  end: i32,
+): void {
+  const bytes = packedRowBytes(format, headSize);
+  for (let row = first; row < end; row++)
+    packRow(x + <usize>row * f32Bytes(headSize), y + cacheRow(row, kvHeads, capacity) * bytes, format, headSize);
+}
+
+/** Rows first .. end - 1 of y [tokens, kvHeads, headSize] f32 from packed x [kvHeads, capacity]. */
+export function unpackCache(
+  x: usize,
+  y: usize,
+  format: i32,
+  kvHeads: i32,
+  capacity: i32,
+  headSize: i32,
+  first: i32,
+  end: i32,
+): void {
   const bytes = packedRowBytes(format, headSize);
   for (let row = first; row < end; row++) {
-    const from = x + <usize>row * f32Bytes(headSize);
-    const to = y + <usize>row * bytes;
-    if (format == F16) packHalf(from, to, headSize);
-    else packInt8(from, to, headSize);
+    const to = y + <usize>row * f32Bytes(headSize);
+    unpackRows(x + cacheRow(row, kvHeads, capacity) * bytes, bytes, to, format, headSize, 1);
   }
 }
 
-/** Rows first .. end - 1 of packed x -> y [rows, headSize] f32. */
-export function unpackCache(x: usize, y: usize, format: i32, headSize: i32, first: i32, end: i32): void {
-  const bytes = packedRowBytes(format, headSize);
-  const to = y + <usize>first * f32Bytes(headSize);
-  unpackRows(x + <usize>first * bytes, bytes, to, format, headSize, end - first);
+/** Where row (token, head) of [tokens, kvHeads] is in [kvHeads, capacity]. */
+// @ts-ignore: decorator
+@inline
+function cacheRow(row: i32, kvHeads: i32, capacity: i32): usize {
+  return <usize>(row % kvHeads) * capacity + row / kvHeads;
+}
+
+/** One row. */
+export function packRow(x: usize, y: usize, format: i32, headSize: i32): void {
+  if (format == F16) packHalf(x, y, headSize);
+  else packInt8(x, y, headSize);
 }
 
 /** `count` rows, `stride` bytes apart -> y [count, headSize] f32. */
@@ -59,33 +88,28 @@ function packHalf(x: usize, y: usize, count: i32): void {
   }
 }
 
-/** The first four of eight halves as f32. */
-// @ts-ignore: decorator
-@inline
-export function unpackFour(halves: v128): v128 {
-  return toFloats(i32x4.extend_low_i16x8_s(halves));
-}
+// Sign, exponent and fraction of a half in f32's places; in memory because of V8 (see exp.ts).
+export const HALF_PLACES: usize = memory.data<u32>([0x8fffffff, 0x8fffffff, 0x8fffffff, 0x8fffffff], 16);
+/** 2^112. */
+export const HALF_SCALE: f32 = reinterpret<f32>(0x77800000);
 
-/** The last four. */
+/**
+ * Four halves as f32 but for a factor of HALF_SCALE: exponent and fraction moved to f32's places stand for 2^-112 of the
+ * number, subnormals included. `places`: HALF_PLACES.
+ */
 // @ts-ignore: decorator
 @inline
-export function unpackFourHigh(halves: v128): v128 {
-  return toFloats(i32x4.extend_high_i16x8_s(halves));
-}
-
-/** Exponent and fraction moved to f32's places stand for 2^-112 of the number, subnormals included. */
-// @ts-ignore: decorator
-@inline
-function toFloats(halves: v128): v128 {
-  const bits = v128.and(i32x4.shl(halves, 13), i32x4.splat(0x8fffffff));
-  return f32x4.mul(bits, f32x4.splat(reinterpret<f32>(0x77800000)));
+export function fourHalves(x: usize, places: v128): v128 {
+  return v128.and(i32x4.shl(v128.load16x4_s(x), 13), places);
 }
 
 function unpackHalf(x: usize, y: usize, count: i32): void {
-  for (; count >= 4; count -= 4, x += 8, y += 16) v128.store(y, unpackFour(v128.load64_zero(x)));
+  const places = v128.load(HALF_PLACES);
+  const factor = f32x4.splat(HALF_SCALE);
+  for (; count >= 4; count -= 4, x += 8, y += 16) v128.store(y, f32x4.mul(fourHalves(x, places), factor));
   for (; count > 0; count--, x += 2, y += 4) {
     const bits = ((<i32>load<i16>(x)) << 13) & 0x8fffffff;
-    store<f32>(y, reinterpret<f32>(bits) * reinterpret<f32>(0x77800000));
+    store<f32>(y, reinterpret<f32>(bits) * HALF_SCALE);
   }
 }
 

@@ -95,6 +95,27 @@ for (const format of ["f16", "int8"] as const) {
   }
 }
 
+for (const size of [3e4, 3e5])
+  conforms(`attention over f16 of queries of ${size}`, 2e-6, async (b) => {
+    const [position, heads, kvHeads, headSize] = [100, 6, 2, 16];
+    const query = upload(
+      b,
+      numbers(heads * headSize, 41).map((v) => size * v),
+    );
+    const past = { format: "f16", tokens: position + 1, position: 0, kvHeads, headSize } as const;
+    const packed = (seed: number) => {
+      const cache = b.allocateBytes(past.tokens * kvHeads * packedRowBytes("f16", headSize));
+      // Some keys are subnormal halves.
+      const data = numbers(past.tokens * kvHeads * headSize, seed).map((v, i) => (i % 3 ? v : 4e-5 * v));
+      b.packRows({ ...past, x: upload(b, data), cache });
+      return cache;
+    };
+    const y = b.allocate(heads * headSize);
+    const sizes = { tokens: 1, position, heads, kvHeads, headSize, scale: 1, window: null };
+    b.attention({ query, keys: packed(42), values: packed(43), y, packed: "f16", ...sizes });
+    return b.read(y);
+  });
+
 test("attention over f16 of one token is the same as in a batch, whatever the group of heads", async () => {
   const [backend] = wasm;
   for (const [heads, kvHeads, headSize] of [

@@ -50,7 +50,10 @@ export interface RopeOptions {
 export interface AttentionOptions {
   /** [tokens, heads * headSize] */
   readonly query: Buffer;
-  /** [capacity, kvHeads * headSize]: keys and values of positions 0 .. position + tokens - 1. */
+  /**
+   * Keys and values of positions 0 .. position + tokens - 1, [capacity, kvHeads * headSize]; packed ones as kv-format.ts
+   * has them, as many bytes of both.
+   */
   readonly keys: Buffer | ByteBuffer;
   readonly values: Buffer | ByteBuffer;
   /** The format of keys and values in ByteBuffers; absent for f32 Buffers. */
@@ -90,7 +93,7 @@ export interface PackedRowsOptions {
   readonly x: Buffer;
   /** Row of x of the first token. Default 0. */
   readonly from?: number | undefined;
-  /** [capacity] tokens of kvHeads rows in `format`. */
+  /** [kvHeads, capacity] rows in `format` (kv-format.ts). */
   readonly cache: ByteBuffer;
   readonly format: PackedFormat;
   readonly tokens: number;

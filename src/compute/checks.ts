@@ -66,6 +66,13 @@ export function checkAttention(options: AttentionOptions): void {
     else if ("length" in cache) checkLength(name, cache, (position + tokens) * kvHeads * headSize);
     else throw new TypeError(`${name}: bytes without a format`);
   }
+  if (
+    options.packed &&
+    "byteLength" in keys &&
+    "byteLength" in values &&
+    keys.byteLength !== values.byteLength
+  )
+    throw new RangeError(`attention: ${keys.byteLength} bytes of keys, ${values.byteLength} of values`);
   checkLength("attention y", y, tokens * heads * headSize);
 }
 

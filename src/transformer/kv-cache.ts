@@ -22,7 +22,7 @@ export interface LayerCache {
   readonly values: Buffer;
 }
 
-/** The same, packed. */
+/** The same, packed: [kvHeads, capacity] rows (../compute/kv-format.ts). */
 export interface PackedLayerCache {
   readonly format: PackedFormat;
   readonly keys: ByteBuffer;

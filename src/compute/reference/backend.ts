@@ -29,6 +29,7 @@ import {
   checkTokenProducts,
   trellisShape,
 } from "../checks.js";
+import { packedCapacity } from "../kv-format.js";
 import { lanesOfStored } from "../trellis-lanes.js";
 import { packRow, unpackRow } from "./kv-format.js";
 import { decodeRow, type TrellisContents } from "./trellis.js";
@@ -150,7 +151,7 @@ export class ReferenceBackend implements Backend {
     const { tokens, position, heads, kvHeads, headSize, scale, window } = options;
     const [query, y] = [options.query, options.y].map(floats);
     const [keys, values] = [options.keys, options.values].map((cache) =>
-      this.#cached(cache, options, (position + tokens) * kvHeads),
+      this.#cached(cache, options, position + tokens),
     );
     for (let t = 0; t < tokens; t++) {
       const last = position + t;
@@ -196,22 +197,15 @@ export class ReferenceBackend implements Backend {
   }
 
   packRows(options: PackedRowsOptions): void {
-    checkPackedRows(options);
-    const { x, from = 0, cache, format, tokens, position, kvHeads, headSize } = options;
-    for (let row = 0; row < tokens * kvHeads; row++) {
-      const at = (from * kvHeads + row) * headSize;
-      const numbers = floats(x).subarray(at, at + headSize);
-      packRow(numbers, format, bytes(cache), position * kvHeads + row);
-    }
+    const { x, cache, format, headSize } = options;
+    for (const [at, row] of packedRows(options))
+      packRow(floats(x).subarray(at, at + headSize), format, bytes(cache), row);
   }
 
   unpackRows(options: PackedRowsOptions): void {
-    checkPackedRows(options);
-    const { x, from = 0, cache, format, tokens, position, kvHeads, headSize } = options;
-    for (let row = 0; row < tokens * kvHeads; row++) {
-      const at = (from * kvHeads + row) * headSize;
-      floats(x).set(unpackRow(bytes(cache), format, headSize, position * kvHeads + row), at);
-    }
+    const { x, cache, format, headSize } = options;
+    for (const [at, row] of packedRows(options))
+      floats(x).set(unpackRow(bytes(cache), format, headSize, row), at);
   }
 
   siluMultiply(gate: Buffer, up: Buffer, length: number): void {
@@ -329,21 +323,32 @@ export class ReferenceBackend implements Backend {
   async close(): Promise<void> {}
 
   /** Keys or values as f32, the first `rows` of them. */
+  /** Keys or values of `positions` positions, [positions, kvHeads * headSize]. */
   #cached(
     cache: Buffer | ByteBuffer,
-    { packed, headSize }: Pick<AttentionOptions, "packed" | "headSize">,
-    rows: number,
+    { packed, kvHeads, headSize }: Pick<AttentionOptions, "packed" | "kvHeads" | "headSize">,
+    positions: number,
   ): Float32Array {
     if (!packed) return floats(cache as Buffer);
-    const out = new Float32Array(rows * headSize);
-    for (let row = 0; row < rows; row++)
-      out.set(unpackRow(bytes(cache as ByteBuffer), packed, headSize, row), row * headSize);
-    return out;
+    const x = new ReferenceBuffer(new Float32Array(positions * kvHeads * headSize));
+    const rows = { tokens: positions, position: 0, kvHeads, headSize };
+    this.unpackRows({ x, cache: cache as ByteBuffer, format: packed, ...rows });
+    return floats(x);
   }
 
   #contents({ codes, tables, scales, maps }: TrellisWeights): TrellisContents {
     return { codes: bytes(codes), tables: floats(tables), scales: floats(scales), maps: bytes(maps) };
   }
+}
+
+/** Of each head of each token: where its numbers are in x, and its row in the cache. */
+function* packedRows(options: PackedRowsOptions): Generator<[at: number, row: number]> {
+  checkPackedRows(options);
+  const { from = 0, cache, format, tokens, position, kvHeads, headSize } = options;
+  const capacity = packedCapacity(cache.byteLength, format, kvHeads, headSize);
+  for (let t = 0; t < tokens; t++)
+    for (let h = 0; h < kvHeads; h++)
+      yield [((from + t) * kvHeads + h) * headSize, h * capacity + position + t];
 }
 
 function softmaxRow(scores: Float64Array): Float64Array {

@@ -1,12 +1,12 @@
 /** How one token of each of several sequences attends: what kernels/attend-each.ts is given. */
 import type { AttendEachOptions } from "../backend.js";
-import { DIRECT_ROWS, PACKED_FORMATS, threadBytes } from "./attention.js";
+import { DIRECT_ROWS, storedAs, threadBytes } from "./attention.js";
 import type { WasmBackend } from "./backend.js";
 import { addressOf } from "./buffers.js";
 import { threadsFor } from "./work.js";
 import type { WorkingArea } from "./working-area.js";
 
-const SEQUENCE_WORDS = 4;
+const SEQUENCE_WORDS = 5;
 
 /** The arguments have been checked. */
 export function attendEach(backend: WasmBackend, area: WorkingArea, options: AttendEachOptions): void {
@@ -21,11 +21,10 @@ export function attendEach(backend: WasmBackend, area: WorkingArea, options: Att
   const scratch = area.reserve(threads * pitch + 4 * SEQUENCE_WORDS * count);
   const table = scratch + threads * pitch;
   const words = runtime.i32(table, SEQUENCE_WORDS * count);
-  for (const [i, { keys, values, position, packed }] of sequences.entries())
-    words.set(
-      [addressOf(backend, keys), addressOf(backend, values), position, packed ? PACKED_FORMATS[packed] : 0],
-      SEQUENCE_WORDS * i,
-    );
+  for (const [i, { keys, values, position, packed }] of sequences.entries()) {
+    const at = [addressOf(backend, keys), addressOf(backend, values), position];
+    words.set([...at, ...storedAs({ keys, packed, kvHeads, headSize })], SEQUENCE_WORDS * i);
+  }
   const rows = [options.query, options.key, options.value, options.y].map((b) => addressOf(backend, b));
   const shared = [table, count, ...rows, heads, kvHeads, headSize, scale, window, rowsPerTask];
   runtime.parallel(

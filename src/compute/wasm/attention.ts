@@ -1,5 +1,6 @@
 /** How attention is split into tasks for the threads, and the memory that each thread needs for one. */
 import type { AttentionOptions } from "../backend.js";
+import { packedCapacity } from "../kv-format.js";
 import { threadsFor } from "./work.js";
 
 /** Keys of one block (KEYS in kernels/attention.ts). */
@@ -21,7 +22,17 @@ export interface AttentionPlan {
   readonly rowsPerTask: number;
   /** Bytes of each thread's scratch, whole cache lines. */
   readonly threadBytes: number;
-  readonly format: number;
+}
+
+/** How keys and values are stored, for the kernels: the number of the format, and the capacity of packed ones. */
+export function storedAs({
+  keys,
+  packed,
+  kvHeads,
+  headSize,
+}: Pick<AttentionOptions, "keys" | "packed" | "kvHeads" | "headSize">): [format: number, capacity: number] {
+  if (!packed || !("byteLength" in keys)) return [0, 0];
+  return [PACKED_FORMATS[packed], packedCapacity(keys.byteLength, packed, kvHeads, headSize)];
 }
 
 export function planAttention(options: AttentionOptions, available: number): AttentionPlan {
@@ -37,7 +48,6 @@ export function planAttention(options: AttentionOptions, available: number): Att
     threads,
     rowsPerTask,
     threadBytes: threadBytes(rowsPerTask, headSize, packed !== undefined),
-    format: packed ? PACKED_FORMATS[packed] : 0,
   };
 }
 

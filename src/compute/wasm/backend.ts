@@ -27,10 +27,10 @@ import {
   checkRope,
   checkRotation,
 } from "../checks.js";
-import { packedRowBytes } from "../kv-format.js";
+import { packedCapacity, packedRowBytes } from "../kv-format.js";
 import { LANES } from "../trellis-lanes.js";
 import { attendEach } from "./attend-each.js";
-import { PACKED_FORMATS, planAttention } from "./attention.js";
+import { PACKED_FORMATS, planAttention, storedAs } from "./attention.js";
 import { addressOf, WasmBuffer, WasmByteBuffer } from "./buffers.js";
 import { PanelProducts } from "./panels.js";
 import { WasmRuntime, type WasmRuntimeOptions } from "./runtime.js";
@@ -171,13 +171,14 @@ export class WasmBackend implements Backend {
 
   attention(options: AttentionOptions): void {
     checkAttention(options);
-    const { threads, rowsPerTask, threadBytes, format } = planAttention(options, this.threads);
+    const { threads, rowsPerTask, threadBytes } = planAttention(options, this.threads);
     const area = this.#area.reserve(threads * threadBytes);
     const { query, keys, values, y } = options;
     const pointers = [query, keys, values, y].map((buffer) => addressOf(this, buffer));
     const { tokens, position, heads, kvHeads, headSize, scale } = options;
     const window = Math.min(options.window ?? 0x7fffffff, 0x7fffffff);
-    const sizes = [tokens, position, heads, kvHeads, headSize, scale, window, format, rowsPerTask];
+    const stored = storedAs(options);
+    const sizes = [tokens, position, heads, kvHeads, headSize, scale, window, ...stored, rowsPerTask];
     const wide = this.runtime.arithmetic === "wide" ? 1 : 0;
     this.runtime.parallel(
       "attention",
@@ -355,9 +356,10 @@ export class WasmBackend implements Backend {
   ): void {
     checkPackedRows(options);
     const { x, from = 0, cache, format, tokens, position, kvHeads, headSize } = options;
-    const at = addressOf(this, cache) + position * kvHeads * packedRowBytes(format, headSize);
+    const at = addressOf(this, cache) + position * packedRowBytes(format, headSize);
     const numbers = addressOf(this, x) + 4 * from * kvHeads * headSize;
-    const shared = [...order(numbers, at), PACKED_FORMATS[format], headSize];
+    const capacity = packedCapacity(cache.byteLength, format, kvHeads, headSize);
+    const shared = [...order(numbers, at), PACKED_FORMATS[format], kvHeads, capacity, headSize];
     const rows = tokens * kvHeads;
     runSplit(this.runtime, kernel, rows, 1, rows * headSize, (first, end) => [...shared, first, end]);
   }
