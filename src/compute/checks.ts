@@ -58,14 +58,9 @@ export function checkAttention(options: AttentionOptions): void {
     throw new RangeError(`attention: ${heads} heads, ${kvHeads} kv heads`);
   if (window !== null && window < 1) throw new RangeError(`attention: window of ${window} tokens`);
   checkLength("attention query", query, tokens * heads * headSize);
-  for (const [name, cache] of [
-    ["attention keys", keys],
-    ["attention values", values],
-  ] as const) {
-    if (options.packed) checkPacked(name, cache, options.packed, (position + tokens) * kvHeads, headSize);
-    else if ("length" in cache) checkLength(name, cache, (position + tokens) * kvHeads * headSize);
-    else throw new TypeError(`${name}: bytes without a format`);
-  }
+  const rows = (position + tokens) * kvHeads;
+  checkCache("attention keys", keys, options.packed, rows, headSize);
+  checkCache("attention values", values, options.packed, rows, headSize);
   if (
     options.packed &&
     "byteLength" in keys &&
@@ -74,6 +69,19 @@ export function checkAttention(options: AttentionOptions): void {
   )
     throw new RangeError(`attention: ${keys.byteLength} bytes of keys, ${values.byteLength} of values`);
   checkLength("attention y", y, tokens * heads * headSize);
+}
+
+/** Throws unless keys or values hold `rows` rows. */
+function checkCache(
+  name: string,
+  cache: Buffer | ByteBuffer,
+  packed: PackedFormat | undefined,
+  rows: number,
+  headSize: number,
+): void {
+  if (packed) checkPacked(name, cache, packed, rows, headSize);
+  else if ("length" in cache) checkLength(name, cache, rows * headSize);
+  else throw new TypeError(`${name}: bytes without a format`);
 }
 
 export function checkAttendEach({ query, key, value, y, sequences, ...shape }: AttendEachOptions): void {

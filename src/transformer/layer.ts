@@ -126,9 +126,9 @@ export function turnHeads(
   const { heads, kvHeads, headSize, rmsNormEpsilon: epsilon } = config;
   if (layer.qNorm) backend.rmsNorm(query, layer.qNorm, query, tokens * heads, headSize, epsilon);
   if (layer.kNorm) backend.rmsNorm(key, layer.kNorm, key, tokens * kvHeads, headSize, epsilon);
-  const turn = { ...rope, tokens, position, headSize };
-  backend.rope({ ...turn, x: query, heads });
-  backend.rope({ ...turn, x: key, heads: kvHeads });
+  const { cosines, sines } = rope;
+  backend.rope({ x: query, cosines, sines, tokens, position, heads, headSize });
+  backend.rope({ x: key, cosines, sines, tokens, position, heads: kvHeads, headSize });
 }
 
 type Attending = Pick<Workspace, "query" | "key" | "value" | "attended">;

@@ -1,6 +1,6 @@
 /** How attention is split into tasks for the threads, and the memory that each thread needs for one. */
 import type { AttentionOptions } from "../backend.js";
-import { packedCapacity } from "../kv-format.js";
+import { type PackedFormat, packedCapacity } from "../kv-format.js";
 import { threadsFor } from "./work.js";
 
 /** Keys of one block (KEYS in kernels/attention.ts). */
@@ -22,17 +22,19 @@ export interface AttentionPlan {
   readonly rowsPerTask: number;
   /** Bytes of each thread's scratch, whole cache lines. */
   readonly threadBytes: number;
+  readonly format: number;
+  readonly capacity: number;
 }
 
-/** How keys and values are stored, for the kernels: the number of the format, and the capacity of packed ones. */
-export function storedAs({
-  keys,
-  packed,
-  kvHeads,
-  headSize,
-}: Pick<AttentionOptions, "keys" | "packed" | "kvHeads" | "headSize">): [format: number, capacity: number] {
-  if (!packed || !("byteLength" in keys)) return [0, 0];
-  return [PACKED_FORMATS[packed], packedCapacity(keys.byteLength, packed, kvHeads, headSize)];
+/** Positions that a packed cache has room for, which the kernels need to find its heads; 0 for f32. */
+export function capacityOf(
+  cache: AttentionOptions["keys"],
+  packed: PackedFormat | undefined,
+  kvHeads: number,
+  headSize: number,
+): number {
+  if (!packed || !("byteLength" in cache)) return 0;
+  return packedCapacity(cache.byteLength, packed, kvHeads, headSize);
 }
 
 export function planAttention(options: AttentionOptions, available: number): AttentionPlan {
@@ -48,6 +50,8 @@ export function planAttention(options: AttentionOptions, available: number): Att
     threads,
     rowsPerTask,
     threadBytes: threadBytes(rowsPerTask, headSize, packed !== undefined),
+    format: packed ? PACKED_FORMATS[packed] : 0,
+    capacity: capacityOf(options.keys, packed, kvHeads, headSize),
   };
 }
 

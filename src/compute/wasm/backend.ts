@@ -30,7 +30,7 @@ import {
 import { packedCapacity, packedRowBytes } from "../kv-format.js";
 import { LANES } from "../trellis-lanes.js";
 import { attendEach } from "./attend-each.js";
-import { PACKED_FORMATS, planAttention, storedAs } from "./attention.js";
+import { PACKED_FORMATS, planAttention } from "./attention.js";
 import { addressOf, WasmBuffer, WasmByteBuffer } from "./buffers.js";
 import { PanelProducts } from "./panels.js";
 import { WasmRuntime, type WasmRuntimeOptions } from "./runtime.js";
@@ -171,19 +171,18 @@ export class WasmBackend implements Backend {
 
   attention(options: AttentionOptions): void {
     checkAttention(options);
-    const { threads, rowsPerTask, threadBytes } = planAttention(options, this.threads);
+    const { threads, rowsPerTask, threadBytes, format, capacity } = planAttention(options, this.threads);
     const area = this.#area.reserve(threads * threadBytes);
     const { query, keys, values, y } = options;
     const pointers = [query, keys, values, y].map((buffer) => addressOf(this, buffer));
     const { tokens, position, heads, kvHeads, headSize, scale } = options;
     const window = Math.min(options.window ?? 0x7fffffff, 0x7fffffff);
-    const stored = storedAs(options);
-    const sizes = [tokens, position, heads, kvHeads, headSize, scale, window, ...stored, rowsPerTask];
+    const shape = [tokens, position, heads, kvHeads, headSize, scale, window, format, capacity, rowsPerTask];
     const wide = this.runtime.arithmetic === "wide" ? 1 : 0;
     this.runtime.parallel(
       "attention",
       Array.from({ length: threads }, (_, t) => [
-        ...[...pointers, ...sizes, area + t * threadBytes],
+        ...[...pointers, ...shape, area + t * threadBytes],
         ...[t, threads, wide],
       ]),
     );

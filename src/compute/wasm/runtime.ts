@@ -177,20 +177,13 @@ export class WasmRuntime {
     const number = this.#kernelNumbers.get(kernel)!;
     for (let i = 1; i < count; i++)
       this.#workers[i - 1].mailbox.post({ kernel: number, args: argumentsPerThread[i], wantsMessage: false });
-    let failure: Error | undefined;
-    const run = (args: readonly number[]) => {
-      try {
-        this.exports[kernel](...args);
-      } catch (error) {
-        failure ??= kernelError(kernel, error instanceof Error ? error.message : String(error));
-      }
-    };
-    run(argumentsPerThread[0]);
+    let failure = this.#run(kernel, argumentsPerThread[0]);
     for (let i = 1; i < count; i++) {
       const { mailbox } = this.#workers[i - 1];
       // A worker that has not begun sleeps, or waits for a core: on a busy machine for many times a kernel.
       if (mailbox.revoke()) {
-        run(argumentsPerThread[i]);
+        const failed = this.#run(kernel, argumentsPerThread[i]);
+        failure ??= failed;
         continue;
       }
       mailbox.wait();
@@ -211,12 +204,9 @@ export class WasmRuntime {
       signal?.throwIfAborted();
       this.#check(kernel, [args]);
       if (!this.#control) {
-        try {
-          this.exports[kernel](...args);
-          resolve();
-        } catch (error) {
-          reject(kernelError(kernel, error instanceof Error ? error.message : String(error)));
-        }
+        const failure = this.#run(kernel, args);
+        if (failure) reject(failure);
+        else resolve();
         return;
       }
       this.#pending++;
@@ -231,6 +221,16 @@ export class WasmRuntime {
   async close(): Promise<void> {
     this.#fail(new Error("the runtime was closed"));
     await Promise.all(this.#workers.splice(0).map((worker) => worker.handle.terminate()));
+  }
+
+  /** Runs `kernel` on this thread; the error that it throws, or undefined. */
+  #run(kernel: string, args: readonly number[]): Error | undefined {
+    try {
+      this.exports[kernel](...args);
+      return undefined;
+    } catch (error) {
+      return kernelError(kernel, error instanceof Error ? error.message : String(error));
+    }
   }
 
   #check(kernel: string, argumentLists: readonly (readonly number[])[]): void {

@@ -61,9 +61,10 @@ export class WasmTokenProducts implements TokenProducts {
 
   run(): void {
     const area = this.#area.reserve(this.#backend.threads * this.#threadBytes);
-    this.#args.forEach((args, thread) => {
-      args[AREA] = area + thread * this.#threadBytes;
-    });
+    if (this.#args[0][AREA] !== area)
+      this.#args.forEach((args, thread) => {
+        args[AREA] = area + thread * this.#threadBytes;
+      });
     this.#backend.runtime.parallel("tokenProducts", this.#args);
     for (const { y, bias, rows } of this.#biases) this.#backend.add(y, bias, rows);
   }
