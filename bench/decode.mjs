@@ -114,6 +114,7 @@ async function tokens(source, threads) {
   const weights = await loadWeights(backend, folder.config, await folderSource(backend, folder));
   const capacity = CONTEXT + TOKENS + 16;
   const session = new TransformerSession(backend, weights, capacity, {
+    cache: "f16",
     decoding: options.exact ? "exact" : "fast",
   });
   let logits = await session.forward(Int32Array.from({ length: CONTEXT }, (_, i) => 7 * i + 100));
