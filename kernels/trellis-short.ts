@@ -219,10 +219,14 @@ function tile4x2(
     b1 = zero,
     b2 = zero,
     b3 = zero;
-  for (const end = x + ((<usize>octets) << 4); x < end; ) {
-    const u = v128.load(w);
-    const v = v128.load(w1);
-    let s = v128.load(x);
+  const end = x + ((<usize>octets) << 4);
+  let u: v128, v: v128, s: v128;
+  do {
+    // Two octets a turn spare increments. The way out between them keeps V8 from bringing the loads of both forward, for
+    // which there are not enough registers: 330 -> 367 tokens/s of a prompt (Zen 5, one thread; four: no more).
+    u = v128.load(w);
+    v = v128.load(w1);
+    s = v128.load(x);
     a0 = i32x4.add(a0, i32x4.dot_i16x8_s(u, s));
     b0 = i32x4.add(b0, i32x4.dot_i16x8_s(v, s));
     s = v128.load(x1);
@@ -234,13 +238,28 @@ function tile4x2(
     s = v128.load(x3);
     a3 = i32x4.add(a3, i32x4.dot_i16x8_s(u, s));
     b3 = i32x4.add(b3, i32x4.dot_i16x8_s(v, s));
-    x += 16;
-    x1 += 16;
-    x2 += 16;
-    x3 += 16;
-    w += 16;
-    w1 += 16;
-  }
+    if (x + 16 == end) break;
+    u = v128.load(w, 16);
+    v = v128.load(w1, 16);
+    s = v128.load(x, 16);
+    a0 = i32x4.add(a0, i32x4.dot_i16x8_s(u, s));
+    b0 = i32x4.add(b0, i32x4.dot_i16x8_s(v, s));
+    s = v128.load(x1, 16);
+    a1 = i32x4.add(a1, i32x4.dot_i16x8_s(u, s));
+    b1 = i32x4.add(b1, i32x4.dot_i16x8_s(v, s));
+    s = v128.load(x2, 16);
+    a2 = i32x4.add(a2, i32x4.dot_i16x8_s(u, s));
+    b2 = i32x4.add(b2, i32x4.dot_i16x8_s(v, s));
+    s = v128.load(x3, 16);
+    a3 = i32x4.add(a3, i32x4.dot_i16x8_s(u, s));
+    b3 = i32x4.add(b3, i32x4.dot_i16x8_s(v, s));
+    x += 32;
+    x1 += 32;
+    x2 += 32;
+    x3 += 32;
+    w += 32;
+    w1 += 32;
+  } while (x != end);
   put4x2(units, y, ys, sums4(a0, b0, a1, b1), sums4(a2, b2, a3, b3), accumulate);
 }
 

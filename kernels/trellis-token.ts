@@ -9,6 +9,7 @@
 
 import { rmsNorm, siluMultiply } from "./elementwise";
 import { rotate } from "./rotate";
+import { isRun } from "./trellis-window";
 import { ACC_BYTES, addAnyPairs, addSplitPairs, KEPT_BYTES, Product, TILE } from "./token-pairs";
 import { buildTables, OFFSET, PAIR_BYTES, quantise } from "./token-tables";
 import { f32Bytes } from "./vector";
@@ -181,18 +182,6 @@ function finish(product: Product, first: i32, size: i32, sums: usize, unit: f32)
 @inline
 function valuesAt(sums: usize, offsets: v128, units: v128): v128 {
   return f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(v128.load(sums), offsets)), units);
-}
-
-/** Whether four lanes each have rows that follow one another, for four steps. */
-// @ts-ignore: decorator
-@inline
-function isRun(rowAt: usize): bool {
-  const rows = v128.load(rowAt);
-  const second = i32x4.eq(i32x4.sub(v128.load(rowAt + 64), rows), i32x4.splat(1));
-  // A lane without rows has -1 throughout, and one that ends has it from then on.
-  return i32x4.all_true(
-    v128.and(second, i32x4.eq(i32x4.sub(v128.load(rowAt + 192), rows), i32x4.splat(3))),
-  );
 }
 
 /** Four rows from `row` on. */
