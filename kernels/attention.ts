@@ -3,7 +3,7 @@
 // rows of one problem: row r is token r / group, head r % group of the group. Blocks of keys start at
 // multiples of KEYS, so a row's result does not depend on which rows it is computed with.
 
-import { addHalves, LARGEST_QUERY, scoreHalves } from "./attention-half";
+import { addPacked, LARGEST_QUERY, scorePacked } from "./attention-direct";
 import { multiplyTransposed } from "./gemm";
 import { rowOf } from "./heads";
 import { F16, HALF_SCALE, packedRowBytes, unpackRows } from "./kv-cache";
@@ -71,14 +71,18 @@ export function attention(
     zero(out, count * headSize);
 
     const firstKey = max(0, position + row0 / group - window + 1);
+    const halves = format == F16;
     const direct =
-      format == F16 && count <= 4 && (headSize & 7) == 0 && largestOf(q, count * headSize) < LARGEST_QUERY;
-    if (direct) scale(q, count * headSize, HALF_SCALE);
+      format != 0 &&
+      count <= 4 &&
+      (headSize & 7) == 0 &&
+      (!halves || largestOf(q, count * headSize) < LARGEST_QUERY);
+    if (direct && halves) scale(q, count * headSize, HALF_SCALE);
     const endKey = position + (row0 + count - 1) / group + 1;
     for (let key = firstKey & ~(KEYS - 1); key < endKey; key += KEYS) {
       const length = min(KEYS, endKey - key);
       let block = headKeys + <usize>key * kvStride;
-      if (direct) scoreHalves(q, block, kvStride, scores, f32Bytes(KEYS), count, headSize, length);
+      if (direct) scorePacked(format, q, block, kvStride, scores, f32Bytes(KEYS), count, headSize, length);
       else {
         if (format != 0) {
           unpackRows(block, kvStride, unpacked, format, headSize, length);
@@ -101,8 +105,9 @@ export function attention(
       }
       block = headValues + <usize>key * kvStride;
       if (direct) {
-        for (let r = 0; r < count; r++) scale(scores + <usize>r * f32Bytes(KEYS), length, HALF_SCALE);
-        addHalves(scores, f32Bytes(KEYS), block, kvStride, out, count, headSize, length);
+        if (halves)
+          for (let r = 0; r < count; r++) scale(scores + <usize>r * f32Bytes(KEYS), length, HALF_SCALE);
+        addPacked(format, scores, f32Bytes(KEYS), block, kvStride, out, count, headSize, length);
       } else {
         if (format != 0) {
           unpackRows(block, kvStride, unpacked, format, headSize, length);

@@ -4,6 +4,8 @@
 import { f32Bytes } from "./vector";
 
 export const F16: i32 = 1;
+/** Bytes of an int8 row before its numbers: the scale. */
+export const INT8_HEADER: usize = 4;
 
 /** Bytes of a row, a multiple of 4. */
 export function packedRowBytes(format: i32, headSize: i32): usize {
@@ -126,13 +128,18 @@ function packInt8(x: usize, y: usize, count: i32): void {
   }
 }
 
+/** Four signed bytes times `scales`. */
+// @ts-ignore: decorator
+@inline
+export function fourBytes(x: usize, scales: v128): v128 {
+  const wide = i32x4.extend_low_i16x8_s(i16x8.extend_low_i8x16_s(v128.load32_zero(x)));
+  return f32x4.mul(f32x4.convert_i32x4_s(wide), scales);
+}
+
 function unpackInt8(x: usize, y: usize, count: i32): void {
   const scale = load<f32>(x);
   const scales = f32x4.splat(scale);
-  x += 4;
-  for (; count >= 4; count -= 4, x += 4, y += 16) {
-    const wide = i32x4.extend_low_i16x8_s(i16x8.extend_low_i8x16_s(v128.load32_zero(x)));
-    v128.store(y, f32x4.mul(f32x4.convert_i32x4_s(wide), scales));
-  }
+  x += INT8_HEADER;
+  for (; count >= 4; count -= 4, x += 4, y += 16) v128.store(y, fourBytes(x, scales));
   for (; count > 0; count--, x++, y += 4) store<f32>(y, <f32>load<i8>(x) * scale);
 }

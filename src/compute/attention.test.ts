@@ -116,33 +116,35 @@ for (const size of [3e4, 3e5])
     return b.read(y);
   });
 
-test("attention over f16 of one token is the same as in a batch, whatever the group of heads", async () => {
-  const [backend] = wasm;
-  for (const [heads, kvHeads, headSize] of [
-    [6, 2, 32],
-    [2, 2, 64],
-    [8, 4, 24],
-    [4, 1, 16],
-    [7, 1, 16],
-  ]) {
-    const tokens = 90;
-    const queries = numbers(tokens * heads * headSize, 45);
-    const cache = backend.allocateBytes(tokens * kvHeads * packedRowBytes("f16", headSize));
-    const x = upload(backend, numbers(tokens * kvHeads * headSize, 46));
-    backend.packRows({ x, cache, format: "f16", tokens, position: 0, kvHeads, headSize });
-    const y = backend.allocate(queries.length);
-    const shape = { keys: cache, values: cache, packed: "f16", y, heads, kvHeads, headSize } as const;
-    const rest = { scale: 0.2, window: null };
-    backend.attention({ query: upload(backend, queries), tokens, position: 0, ...shape, ...rest });
-    const batch = await backend.read(y);
-    const size = heads * headSize;
-    for (const t of [0, 1, 63, 64, 89]) {
-      const query = upload(backend, queries.subarray(t * size, (t + 1) * size));
-      backend.attention({ query, tokens: 1, position: t, ...shape, ...rest });
-      assert.deepEqual(await backend.read(y, 0, size), batch.slice(t * size, (t + 1) * size));
+for (const packed of ["f16", "int8"] as const)
+  test(`attention over ${packed} of one token is the same as in a batch, whatever the group of heads`, async () => {
+    const [backend] = wasm;
+    for (const [heads, kvHeads, headSize] of [
+      [6, 2, 32],
+      [2, 2, 64],
+      [9, 3, 64],
+      [8, 4, 24],
+      [4, 1, 16],
+      [7, 1, 16],
+    ]) {
+      const tokens = 90;
+      const queries = numbers(tokens * heads * headSize, 45);
+      const cache = backend.allocateBytes(tokens * kvHeads * packedRowBytes(packed, headSize));
+      const x = upload(backend, numbers(tokens * kvHeads * headSize, 46));
+      backend.packRows({ x, cache, format: packed, tokens, position: 0, kvHeads, headSize });
+      const y = backend.allocate(queries.length);
+      const shape = { keys: cache, values: cache, packed, y, heads, kvHeads, headSize } as const;
+      const rest = { scale: 0.2, window: null };
+      backend.attention({ query: upload(backend, queries), tokens, position: 0, ...shape, ...rest });
+      const batch = await backend.read(y);
+      const size = heads * headSize;
+      for (const t of [0, 1, 63, 64, 89]) {
+        const query = upload(backend, queries.subarray(t * size, (t + 1) * size));
+        backend.attention({ query, tokens: 1, position: t, ...shape, ...rest });
+        assert.deepEqual(await backend.read(y, 0, size), batch.slice(t * size, (t + 1) * size));
+      }
     }
-  }
-});
+  });
 
 test("attention of one token is the same as in a batch", async () => {
   const [tokens, heads, kvHeads, headSize] = [90, 6, 2, 32];

@@ -11,7 +11,7 @@ const TASK_ROWS = 16;
  * f16 in tasks of 16 rows and 30.5 in tasks of 64.
  */
 const PACKED_TASK_ROWS = 64;
-/** Up to here rows of f16 are multiplied without unpacking them to memory (kernels/attention-half.ts). */
+/** Up to here rows of packed keys are multiplied without unpacking them to memory (kernels/attention-direct.ts). */
 export const DIRECT_ROWS = 4;
 /** Formats of keys and values by their numbers in kernels/kv-cache.ts; 0 is f32. */
 export const PACKED_FORMATS = { f16: 1, int8: 2 } as const;
