@@ -21,6 +21,9 @@ const KERNEL = 1;
 const ARGUMENT_COUNT = 2;
 const WANTS_MESSAGE = 3;
 const ERROR_BYTES = 4;
+/** 1 while that side sleeps: only then it must be woken, which costs about a microsecond. */
+const OWNER_SLEEPS = 5;
+const WORKER_SLEEPS = 6;
 
 const IDLE = 0;
 const POSTED = 1;
@@ -60,8 +63,7 @@ export class Mailbox {
     words[ARGUMENT_COUNT] = job.args.length;
     words[WANTS_MESSAGE] = job.wantsMessage ? 1 : 0;
     for (let i = 0; i < job.args.length; i++) this.#args[i] = job.args[i];
-    Atomics.store(words, STATE, POSTED);
-    Atomics.notify(words, STATE);
+    this.#set(POSTED, WORKER_SLEEPS);
   }
 
   /** Owner: takes a job back that the worker has not begun; false when it has. The slot is idle again. */
@@ -71,7 +73,7 @@ export class Mailbox {
 
   /** Owner: waits until the job that the worker has begun has ended. */
   wait(): void {
-    this.#waitWhile(RUNNING);
+    this.#waitWhile(RUNNING, OWNER_SLEEPS);
   }
 
   /** Owner: the ended job's error message, or undefined; the slot is idle again. */
@@ -90,13 +92,11 @@ export class Mailbox {
     for (;;) {
       const state = Atomics.compareExchange(words, STATE, POSTED, RUNNING);
       if (state === POSTED) break;
-      this.#waitWhile(state);
+      this.#waitWhile(state, WORKER_SLEEPS);
     }
-    return {
-      kernel: words[KERNEL],
-      args: Array.from(this.#args.subarray(0, words[ARGUMENT_COUNT])),
-      wantsMessage: words[WANTS_MESSAGE] === 1,
-    };
+    const args: number[] = [];
+    for (let i = 0; i < words[ARGUMENT_COUNT]; i++) args.push(this.#args[i]);
+    return { kernel: words[KERNEL], args, wantsMessage: words[WANTS_MESSAGE] === 1 };
   }
 
   /** Worker: ends the job, with an error message if it failed. */
@@ -107,17 +107,26 @@ export class Mailbox {
       this.#message.set(bytes);
       words[ERROR_BYTES] = bytes.length;
     }
-    Atomics.store(words, STATE, error === undefined ? DONE : FAILED);
-    Atomics.notify(words, STATE);
+    this.#set(error === undefined ? DONE : FAILED, OWNER_SLEEPS);
   }
 
-  #waitWhile(state: number): void {
+  /** Wakes the other side if it sleeps. */
+  #set(state: number, sleeps: number): void {
+    const words = this.#words;
+    Atomics.store(words, STATE, state);
+    if (Atomics.load(words, sleeps) === 1) Atomics.notify(words, STATE);
+  }
+
+  #waitWhile(state: number, sleeps: number): void {
     const words = this.#words;
     if (Atomics.load(words, STATE) !== state) return;
     const end = performance.now() + SPIN_MILLISECONDS;
     do {
       for (let i = 0; i < 50; i++) if (Atomics.load(words, STATE) !== state) return;
     } while (!this.#canBlock || performance.now() < end);
+    // Whoever sets the state after this sees it; who set it before is seen by the load.
+    Atomics.store(words, sleeps, 1);
     while (Atomics.load(words, STATE) === state) Atomics.wait(words, STATE, state);
+    Atomics.store(words, sleeps, 0);
   }
 }

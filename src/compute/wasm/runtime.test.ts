@@ -70,6 +70,27 @@ test("parallel runs each list on a thread, over memory above 2 GiB too", () =>
     assert.equal(runtime.f32(top, 16)[15], 6);
   }));
 
+test("a worker wakes whenever either side fell asleep around the other", () =>
+  withRuntime(2, async (runtime) => {
+    const numbers = 2 ** 20;
+    const pointer = runtime.allocate(4 * numbers);
+    const late = setTimeout(() => assert.fail("a job was never begun"), 20_000);
+    for (let round = 0; round < 400; round++) {
+      // The worker has 64 times as much to do, up to a millisecond: its owner sleeps while it ends.
+      const length = (numbers >> 6) * (1 + (round % 64));
+      runtime.parallel("fill", [
+        [pointer, 16, round],
+        [pointer, length, round],
+      ]);
+      // 0 to 0.4 ms, around the time after which the worker sleeps; only it can do what is submitted.
+      const end = performance.now() + (round % 9) * 0.05;
+      while (performance.now() < end);
+      await runtime.submit("fill", [pointer, 16, -round]);
+      assert.equal(runtime.f32(pointer, 1)[0], -round);
+    }
+    clearTimeout(late);
+  }));
+
 test("an idle worker wakes from its sleep", () =>
   withRuntime(2, async (runtime) => {
     const pointer = runtime.allocate(64);
