@@ -1,10 +1,9 @@
 // llama.cpp as a contestant of bench/peers.mjs, in a process of its own: node bench/llama-process.mjs OPTIONS
 import { createRequire } from "node:module";
-import { answerParent, timed } from "../dist/bench/index.js";
+import { answerParent, DECODE_FROM, promptIds, timed } from "../dist/bench/index.js";
 
 const { modules, model: modelPath, threads, promptTokens, newTokens } = JSON.parse(process.argv[2]);
 const { getLlama, LlamaLogLevel } = await import(createRequire(modules).resolve("node-llama-cpp"));
-const DECODE_FROM = 32;
 
 const engine = await getLlama({
   ...{ gpu: false, build: "never", maxThreads: threads, logLevel: LlamaLogLevel.error },
@@ -13,7 +12,7 @@ const model = await engine.loadModel({ modelPath, gpuLayers: 0 });
 const contextSize = Math.max(promptTokens, DECODE_FROM + newTokens) + 16;
 const context = await model.createContext({ contextSize, threads, batchSize: promptTokens });
 const sequence = context.getSequence();
-const prompt = (count) => Array.from({ length: count }, (_, i) => (7919 * i + 100) % 49152);
+const prompt = (count) => [...promptIds(count, 49152)];
 
 /** Computes `ids`, then takes `count` tokens, without regard to what ends a text. */
 async function generate(ids, count) {

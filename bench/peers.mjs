@@ -4,7 +4,8 @@
 //   npm run bench:peers -- --json [FOLDER] [FILE.gguf…] [--onnx FOLDER] [--modules DIR] [--threads 1,2]
 //                          [--browser-threads 2] [--runs 3] [--prompt 512] [--tokens 32]
 // FOLDER is the compressed model, the GGUFs are the same model uncompressed or quantised, the ONNX folder has it as the
-// hub's do: config.json, and in onnx/ model.onnx, model_fp16.onnx, model_quantized.onnx or model_q4.onnx. DIR is a
+// hub's do: config.json, and in onnx/ model.onnx, model_fp16.onnx, model_quantized.onnx or model_q4.onnx (optimum-cli
+// export onnx --task text-generation-with-past; onnxruntime.quantization's quantize_dynamic, MatMulNBitsQuantizer). DIR is a
 // folder whose node_modules has the peers (npm install --prefix DIR node-llama-cpp @huggingface/transformers
 // @wllama/wllama): they are no dependencies. What cannot be had is listed with the reason.
 import { existsSync } from "node:fs";
@@ -63,6 +64,12 @@ async function enter(engine, model, threads, start) {
   }
 }
 
+async function inProcess(script, options) {
+  const child = new Child(here(script), [JSON.stringify({ modules, ...sizes, ...options })]);
+  await child.run("decode"); // Fails here where it cannot be loaded.
+  return child;
+}
+
 try {
   for (const threads of threadsList) {
     await enter("pocketllm", folder, threads, async () => {
@@ -71,19 +78,13 @@ try {
       return child;
     });
     for (const model of ggufs)
-      await enter("llama.cpp", model, threads, async () => {
-        const options = { modules, model: resolve(model), threads, ...sizes };
-        const child = new Child(here("llama-process.mjs"), [JSON.stringify(options)]);
-        await child.run("decode"); // Fails here where it cannot be loaded.
-        return child;
-      });
+      await enter("llama.cpp", model, threads, () =>
+        inProcess("llama-process.mjs", { model: resolve(model), threads }),
+      );
     for (const dtype of dtypes.map((name) => DTYPES[name]))
-      await enter("transformers.js", `${onnx} ${dtype}`, threads, async () => {
-        const options = { modules, model: onnx, dtype, threads, ...sizes };
-        const child = new Child(here("transformers-process.mjs"), [JSON.stringify(options)]);
-        await child.run("decode");
-        return child;
-      });
+      await enter("transformers.js", `${onnx} ${dtype}`, threads, () =>
+        inProcess("transformers-process.mjs", { model: onnx, dtype, threads }),
+      );
   }
   for (const threads of values["browser-threads"].split(",").filter(Boolean).map(Number)) {
     const options = { threads, ...sizes };

@@ -3,13 +3,12 @@
 import { createRequire } from "node:module";
 import { basename, dirname } from "node:path";
 import { pathToFileURL } from "node:url";
-import { answerParent, timed } from "../dist/bench/index.js";
+import { answerParent, DECODE_FROM, promptIds, timed } from "../dist/bench/index.js";
 
 const { modules, model: folder, dtype, threads, promptTokens, newTokens } = JSON.parse(process.argv[2]);
 const { AutoModelForCausalLM, env, Tensor } = await import(
   pathToFileURL(createRequire(modules).resolve("@huggingface/transformers"))
 );
-const DECODE_FROM = 32;
 
 env.allowRemoteModels = false;
 env.localModelPath = dirname(folder);
@@ -17,7 +16,7 @@ const model = await AutoModelForCausalLM.from_pretrained(basename(folder), {
   dtype,
   session_options: { intraOpNumThreads: threads, interOpNumThreads: 1 },
 });
-const prompt = (count) => Array.from({ length: count }, (_, i) => (7919 * i + 100) % 49152);
+const prompt = (count) => [...promptIds(count, 49152)];
 const row = (ids) => new Tensor("int64", BigInt64Array.from(ids, BigInt), [1, ids.length]);
 
 /** Computes `ids`, then takes `count` tokens, the best each time; `onToken` after each of them. */

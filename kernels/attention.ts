@@ -17,8 +17,8 @@ const KEYS: i32 = 64;
 /**
  * Tasks first, first + step, …; a task is `rowsPerTask` rows of one key head, tasks of a head adjacent.
  * `format` 0: keys and values are f32 [positions, kvHeads, headSize]; others are kv-cache.ts's, [kvHeads, capacity] rows,
- * unpacked by blocks. `scratch`: this thread's own,
- * rowsPerTask * (2 headSize + 64 + 2) f32, and 64 headSize more to unpack to. `window` in tokens.
+ * unpacked by blocks or as they are used. `scratch`: this thread's own, rowsPerTask * (2 headSize + 64 + 2) f32, and
+ * 64 headSize more to unpack to. `window` in tokens.
  */
 export function attention(
   query: usize,

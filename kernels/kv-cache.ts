@@ -10,7 +10,7 @@ export const INT8_HEADER: usize = 4;
 /** Bytes of a row, a multiple of 4. */
 export function packedRowBytes(format: i32, headSize: i32): usize {
   if (format == F16) return ((<usize>headSize << 1) + 3) & ~3;
-  return 4 + ((<usize>headSize + 3) & ~3);
+  return INT8_HEADER + ((<usize>headSize + 3) & ~3);
 }
 
 /** Rows first .. end - 1 of x [tokens, kvHeads, headSize] f32 -> y [kvHeads, capacity] rows, from its first on. */
@@ -124,7 +124,7 @@ function packInt8(x: usize, y: usize, count: i32): void {
   const inverse: f32 = scale > 0 ? <f32>1 / scale : 0;
   for (let i = 0; i < count; i++) {
     const value = nearest(load<f32>(x + f32Bytes(i)) * inverse);
-    store<i8>(y + 4 + <usize>i, <i8>(<i32>max(<f32>-127, min(<f32>127, value))));
+    store<i8>(y + INT8_HEADER + <usize>i, <i8>(<i32>max(<f32>-127, min(<f32>127, value))));
   }
 }
 

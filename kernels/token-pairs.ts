@@ -149,7 +149,7 @@ function addPair(
   // Tables are left in memory: there are 15 registers.
   const before = v128.load(placeBefore);
   const twoBefore = v128.load(placeTwoBefore);
-  // Of each group the codes before: the last one, or what both have in the maps, and what the older has in S2.
+  // Of each group the code before, and what S2 has for the one before that.
   let last = nibbles(before, false, mask);
   let old = lookUp(s2, nibbles(twoBefore, false, mask));
   let last1 = nibbles(before, true, mask);

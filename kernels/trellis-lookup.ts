@@ -5,7 +5,7 @@
 //
 // Exact tables (f32): results differ from decoding and multiplying only by the order of additions.
 
-import { scatter } from "./trellis";
+import { scatter } from "./trellis-rows";
 import { FIFTEENS, PLAN_ENTRY, placeOf, strideOf, windowBytes } from "./trellis-window";
 import { f32Bytes, multiplyAdd, zero } from "./vector";
 

@@ -4,7 +4,8 @@
 
 import { take } from "./counter";
 import { store8 } from "./outer";
-import { scatter, trellisDecode } from "./trellis";
+import { trellisDecode } from "./trellis";
+import { scatter } from "./trellis-rows";
 import { f32Bytes, maxLanes, sumLanes } from "./vector";
 
 // @ts-ignore: decorator

@@ -9,9 +9,9 @@
 
 import { rmsNorm, siluMultiply } from "./elementwise";
 import { rotate } from "./rotate";
-import { isRun } from "./trellis-window";
 import { ACC_BYTES, addAnyPairs, addSplitPairs, KEPT_BYTES, Product, TILE } from "./token-pairs";
 import { buildTables, OFFSET, PAIR_BYTES, quantise } from "./token-tables";
+import { isRun, putEach, putRuns } from "./trellis-rows";
 import { f32Bytes } from "./vector";
 
 /** Pairs that are added up in bytes first. */
@@ -157,16 +157,8 @@ function finish(product: Product, first: i32, size: i32, sums: usize, unit: f32)
       const v1 = valuesAt(to + 64, offsets, units);
       const v2 = valuesAt(to + 128, offsets, units);
       const v3 = valuesAt(to + 192, offsets, units);
-      if (isRun(rows)) {
-        const a = v128.shuffle<i32>(v0, v1, 0, 4, 1, 5);
-        const b = v128.shuffle<i32>(v0, v1, 2, 6, 3, 7);
-        const c = v128.shuffle<i32>(v2, v3, 0, 4, 1, 5);
-        const d = v128.shuffle<i32>(v2, v3, 2, 6, 3, 7);
-        putRun(v128.shuffle<i64>(a, c, 0, 2), load<i32>(rows), scales, base, y);
-        putRun(v128.shuffle<i64>(a, c, 1, 3), load<i32>(rows, 4), scales, base, y);
-        putRun(v128.shuffle<i64>(b, d, 0, 2), load<i32>(rows, 8), scales, base, y);
-        putRun(v128.shuffle<i64>(b, d, 1, 3), load<i32>(rows, 12), scales, base, y);
-      } else {
+      if (isRun(rows)) putRuns(v0, v1, v2, v3, rows, scales, base, y);
+      else {
         putLanes(v0, to, rows, scales, base, y);
         putLanes(v1, to, rows + 64, scales, base, y);
         putLanes(v2, to, rows + 128, scales, base, y);
@@ -184,30 +176,10 @@ function valuesAt(sums: usize, offsets: v128, units: v128): v128 {
   return f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(v128.load(sums), offsets)), units);
 }
 
-/** Four rows from `row` on. */
-// @ts-ignore: decorator
-@inline
-function putRun(values: v128, row: i32, scales: usize, base: usize, y: usize): void {
-  const at = f32Bytes(row);
-  const scaled = f32x4.mul(values, v128.load(scales + at));
-  v128.store(y + at, base ? f32x4.add(v128.load(base + at), scaled) : scaled);
-}
-
 /** The rows of four lanes that have one; `spare`: 16 bytes. */
 // @ts-ignore: decorator
 @inline
 function putLanes(values: v128, spare: usize, rowAt: usize, scales: usize, base: usize, y: usize): void {
   v128.store(spare, values);
-  for (let i: usize = 0; i < 16; i += 4) {
-    const row = load<i32>(rowAt + i);
-    if (row >= 0) put(load<f32>(spare + i), row, scales, base, y);
-  }
-}
-
-// @ts-ignore: decorator
-@inline
-function put(value: f32, row: i32, scales: usize, base: usize, y: usize): void {
-  const at = f32Bytes(row);
-  const scaled = value * load<f32>(scales + at);
-  store<f32>(y + at, base ? load<f32>(base + at) + scaled : scaled);
+  putEach(spare, rowAt, scales, base, y, 4);
 }

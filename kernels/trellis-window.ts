@@ -64,15 +64,3 @@ export function windowBytes(
   );
   return v128.xor(state, v128.or(n, i16x8.shl(n, 4)));
 }
-
-/** Whether four lanes each have rows that follow one another, for four steps. */
-// @ts-ignore: decorator
-@inline
-export function isRun(rowAt: usize): bool {
-  const rows = v128.load(rowAt);
-  const second = i32x4.eq(i32x4.sub(v128.load(rowAt + 64), rows), i32x4.splat(1));
-  // A lane without rows has -1 throughout, and one that ends has it from then on.
-  return i32x4.all_true(
-    v128.and(second, i32x4.eq(i32x4.sub(v128.load(rowAt + 192), rows), i32x4.splat(3))),
-  );
-}

@@ -2,7 +2,8 @@
 // byte u of 16 rows at once, then each row copies its V weights from a table of the 256 possible groups.
 
 import { multiplyTransposed } from "./gemm";
-import { isRun, PLAN_ENTRY, placeOf, streamBytes, strideOf, windowBytes } from "./trellis-window";
+import { scatter } from "./trellis-rows";
+import { PLAN_ENTRY, placeOf, streamBytes, strideOf, windowBytes } from "./trellis-window";
 import { f32Bytes } from "./vector";
 
 /** The 256 groups of one width: out[u][v] = A[u & 15][v] + B[u >> 4][v]. `tables` is A [16][width], B [16][width]. */
@@ -168,52 +169,6 @@ export function trellisMatmul(
         y + <usize>t * f32Bytes(rows),
         count,
       );
-  }
-}
-
-/** y[row] = products[i] * scales[row] for the row at each of `count` positions, from a step's first on, that has one. */
-export function scatter(products: usize, rowAt: usize, scales: usize, y: usize, count: i32): void {
-  // Four steps at a time: what four lanes have there are four times four rows that mostly follow one another.
-  for (; count >= 64; count -= 64, products += 256, rowAt += 256)
-    for (let lanes: usize = 0; lanes < 64; lanes += 16) {
-      const from = products + lanes;
-      const rows = rowAt + lanes;
-      if (!isRun(rows)) {
-        for (let step: usize = 0; step < 256; step += 64) scatterRows(from + step, rows + step, scales, y, 4);
-        continue;
-      }
-      const v0 = v128.load(from);
-      const v1 = v128.load(from, 64);
-      const v2 = v128.load(from, 128);
-      const v3 = v128.load(from, 192);
-      const a = v128.shuffle<i32>(v0, v1, 0, 4, 1, 5);
-      const b = v128.shuffle<i32>(v0, v1, 2, 6, 3, 7);
-      const c = v128.shuffle<i32>(v2, v3, 0, 4, 1, 5);
-      const d = v128.shuffle<i32>(v2, v3, 2, 6, 3, 7);
-      putRun(v128.shuffle<i64>(a, c, 0, 2), load<i32>(rows), scales, y);
-      putRun(v128.shuffle<i64>(a, c, 1, 3), load<i32>(rows, 4), scales, y);
-      putRun(v128.shuffle<i64>(b, d, 0, 2), load<i32>(rows, 8), scales, y);
-      putRun(v128.shuffle<i64>(b, d, 1, 3), load<i32>(rows, 12), scales, y);
-    }
-  scatterRows(products, rowAt, scales, y, count);
-}
-
-/** Four rows from `row` on. */
-// @ts-ignore: decorator
-@inline
-function putRun(products: v128, row: i32, scales: usize, y: usize): void {
-  const at = f32Bytes(row);
-  v128.store(y + at, f32x4.mul(products, v128.load(scales + at)));
-}
-
-/** One row after the other. */
-// @ts-ignore: decorator
-@inline
-function scatterRows(products: usize, rowAt: usize, scales: usize, y: usize, count: i32): void {
-  const end = products + f32Bytes(count);
-  for (; products < end; products += 4, rowAt += 4) {
-    const row = load<i32>(rowAt);
-    if (row >= 0) store<f32>(y + f32Bytes(row), load<f32>(products) * load<f32>(scales + f32Bytes(row)));
   }
 }
 

@@ -20,6 +20,14 @@ export interface Contestant {
   run(task: Task): Promise<Run>;
 }
 
+/** Position from which tokens are decoded. */
+export const DECODE_FROM = 32;
+
+/** Ids spread over the vocabulary: speed does not depend on which. */
+export function promptIds(count: number, vocabularySize: number): Int32Array {
+  return Int32Array.from({ length: count }, (_, i) => (7919 * i + 100) % vocabularySize);
+}
+
 /** The speed of one contestant at one task. */
 export interface Speed {
   /** The median of the runs. */

@@ -8,7 +8,7 @@ import { loadModel } from "../runtime/load.js";
 import type { LoadedModel } from "../runtime/loaded-model.js";
 import type { Session } from "../runtime/model.js";
 import { answerParent, timed } from "./child.js";
-import type { Run, Task } from "./contestant.js";
+import { DECODE_FROM, promptIds, type Run, type Task } from "./contestant.js";
 import { measureKernels } from "./kernels.js";
 
 export interface ModelProcessOptions {
@@ -45,9 +45,6 @@ export interface MemoryFigures {
   readonly fileBytes: number;
   readonly cacheBytes: number;
 }
-
-/** Position from which tokens are decoded. */
-const DECODE_FROM = 32;
 
 const options = JSON.parse(process.argv[2]) as ModelProcessOptions;
 const nodeBytes = process.memoryUsage.rss();
@@ -120,10 +117,12 @@ async function run(task: Task): Promise<Run> {
   const { session, model, promptTokens } = ready();
   session.truncate(0);
   if (task === "prefill")
-    return await timed(promptTokens, () => session.forward(prompt(model, promptTokens)));
+    return await timed(promptTokens, () =>
+      session.forward(promptIds(promptTokens, model.config.vocabularySize)),
+    );
   const from = Math.min(DECODE_FROM, session.capacity - 1);
   const count = Math.min(options.newTokens, session.capacity - from);
-  let logits = await session.forward(prompt(model, from));
+  let logits = await session.forward(promptIds(from, model.config.vocabularySize));
   return await timed(count, async () => {
     for (let i = 0; i < count; i++) logits = await session.forward(Int32Array.of(argmax(logits)));
   });
@@ -132,7 +131,7 @@ async function run(task: Task): Promise<Run> {
 /** Seconds from a prompt of token ids to the first new token. */
 async function firstToken(): Promise<number> {
   const { model, promptTokens } = ready();
-  const ids = [...prompt(model, promptTokens - 1)];
+  const ids = [...promptIds(promptTokens - 1, model.config.vocabularySize)];
   for await (const event of model.generate(ids, { maxTokens: 1 }))
     if (event.type === "token") return event.seconds;
     else return event.prefillSeconds; // The first token ends the text.
@@ -149,11 +148,6 @@ function memory(): MemoryFigures {
     fileBytes,
     cacheBytes: 2 * layers * session.capacity * kvHeads * packedRowBytes("f16", headSize),
   };
-}
-
-/** Ids spread over the vocabulary: speed does not depend on which. */
-function prompt({ config }: LoadedModel, count: number): Int32Array {
-  return Int32Array.from({ length: count }, (_, i) => (7919 * i + 100) % config.vocabularySize);
 }
 
 function argmax(logits: Float32Array): number {

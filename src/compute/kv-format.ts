@@ -1,8 +1,7 @@
 /**
  * How keys and values of a KV cache are stored in fewer bits than f32. A row is one head of one token,
  * [headSize] numbers in packedRowBytes bytes; a cache is [kvHeads, capacity] rows, so that a head's past, which a query
- * goes through from one end to the other, lies together. (With the heads of a token together, memory gave 1,984 tokens
- * of 30 layers of 3 heads of 64 in 7.5 ms; so, in 4.8.)
+ * goes through from one end to the other, lies together (docs/performance.md, "Long contexts").
  * - "f16": IEEE half precision, to nearest even; what is too large becomes ±65504.
  * - "int8": a scale s (f32, the row's largest magnitude / 127), then round(x / s) as signed bytes.
  * Numbers are finite.

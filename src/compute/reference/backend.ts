@@ -322,7 +322,6 @@ export class ReferenceBackend implements Backend {
 
   async close(): Promise<void> {}
 
-  /** Keys or values as f32, the first `rows` of them. */
   /** Keys or values of `positions` positions, [positions, kvHeads * headSize]. */
   #cached(
     cache: Buffer | ByteBuffer,

@@ -14,9 +14,9 @@ export function attendEach(backend: WasmBackend, area: WorkingArea, options: Att
   const { sequences, heads, kvHeads, headSize, scale } = options;
   const window = Math.min(options.window ?? 0x7fffffff, 0x7fffffff);
   const count = sequences.length;
-  let keys = 0;
-  for (const { position } of sequences) keys += Math.min(position + 1, window);
-  const threads = Math.min(threadsFor(keys * heads * headSize, backend.threads), count * kvHeads);
+  let attended = 0;
+  for (const { position } of sequences) attended += Math.min(position + 1, window);
+  const threads = Math.min(threadsFor(attended * heads * headSize, backend.threads), count * kvHeads);
   const rowsPerTask = Math.min(heads / kvHeads, DIRECT_ROWS);
   const pitch = threadBytes(rowsPerTask, headSize, true);
   const scratch = area.reserve(threads * pitch + 4 * SEQUENCE_WORDS * count);

@@ -182,6 +182,7 @@ export class WasmRuntime {
       const { mailbox } = this.#workers[i - 1];
       // A worker that has not begun sleeps, or waits for a core: on a busy machine for many times a kernel.
       if (mailbox.revoke()) {
+        // Also where another has failed.
         const failed = this.#run(kernel, argumentsPerThread[i]);
         failure ??= failed;
         continue;
