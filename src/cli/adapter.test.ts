@@ -13,6 +13,7 @@ import {
   makeTinyModel,
   run,
   start,
+  succeed,
   words,
 } from "./run.test.util.js";
 
@@ -83,7 +84,7 @@ describe("tune trains an adapter", () => {
     assert.ok(Math.abs(report["heldOutStored"] - report["heldOutAfter"]) < 0.01);
     const lines = readFileSync(log, "utf8").trimEnd().split("\n");
     assert.equal(lines.length, report["steps"]);
-    assert.equal((await run("verify", whole)).code, 0);
+    await succeed("verify", whole);
 
     const adapterBytes = statSync(join(whole, "adapter_model.safetensors")).size;
     const before = await json("inspect", folder);
@@ -171,7 +172,7 @@ describe("tune trains an adapter", () => {
       assert.equal(report["adapterBytes"], smaller);
       bytes = smaller;
       assert.ok((await perplexity(out)) - full < 0.2 * (before - full), bits);
-      assert.equal((await run("verify", out)).code, 0);
+      await succeed("verify", out);
     }
   });
 
@@ -179,7 +180,7 @@ describe("tune trains an adapter", () => {
     const out = join(work, "answers");
     const report = await json(...adapting(out, "rows", "meta", "--epochs", "3", "--context", "256"));
     assert.ok(report["heldOutAfter"] < report["heldOutBefore"], JSON.stringify(report));
-    assert.equal((await run("verify", out)).code, 0);
+    await succeed("verify", out);
     assert.ok(report["ratio"] > 0);
   });
 
@@ -304,10 +305,7 @@ describe("adapters: refused", () => {
         // A model of sense: the loss of random weights cannot rise.
         const stories = join(work, "stories");
         const source = fileURLToPath(new URL("../../models/pocket-stories", import.meta.url));
-        assert.equal(
-          (await run("compress", source, "--out", stories, "--target", "6x", "--data-free")).code,
-          0,
-        );
+        await succeed("compress", source, "--out", stories, "--target", "6x", "--data-free");
         const examples = fileURLToPath(new URL("../../examples/calibration-stories.txt", import.meta.url));
         const own = file("stories.txt", readFileSync(examples, "utf8").slice(0, 20_000));
         const args = adapting(join(work, "x"), "--lr", "50", "--batch-size", "1");

@@ -7,7 +7,7 @@ import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hostileModule } from "../checkpoint/test-data.test.util.js";
 import { PARTS } from "../compress/index.js";
-import { errorLines, folderHashes, makeTinyModel, run, start, words } from "./run.test.util.js";
+import { errorLines, folderHashes, makeTinyModel, run, start, succeed, words } from "./run.test.util.js";
 
 const work = mkdtempSync(join(tmpdir(), "pocketllm-cli-"));
 const model = join(work, "model");
@@ -45,7 +45,7 @@ describe("compress", () => {
     const inspected = JSON.parse((await run("inspect", out, "--json")).stdout);
     assert.equal(inspected.weightBytes, report.weightBytes);
     assert.equal(inspected.ratio, report.ratio);
-    assert.equal((await run("verify", out)).code, 0);
+    await succeed("verify", out);
 
     const quality = await run("eval", out, "--reference", model, "--text", text, "--context", "64", "--json");
     assert.equal(quality.code, 0, quality.stderr);
@@ -115,7 +115,7 @@ describe("compress", () => {
   test("killed at any moment and resumed, the bytes are the same", { timeout: 240_000 }, async () => {
     const undisturbed = join(work, "undisturbed");
     const started = performance.now();
-    assert.equal((await run(...calibrated(undisturbed))).code, 0);
+    await succeed(...calibrated(undisturbed));
     const duration = performance.now() - started;
     const expected = folderHashes(undisturbed);
     for (let round = 0; round < 5; round++) {

@@ -7,7 +7,7 @@ import { after, before, beforeEach, test } from "node:test";
 import { FakeHub } from "../hub/fake-hub.test.util.js";
 import { loadModel } from "../runtime/load.js";
 import { POCKET_STORIES } from "../runtime/real-models.test.util.js";
-import { errorLines, folderHashes, run, start } from "./run.test.util.js";
+import { errorLines, folderHashes, run, start, succeed } from "./run.test.util.js";
 
 const hub = new FakeHub();
 const temporary = mkdtempSync(join(tmpdir(), "pocketllm-hub-cli-"));
@@ -83,7 +83,7 @@ test("eval: by name as by path; the result says which commit", async () => {
 test("compress by name gives the same bytes; its folder goes by name, too, and inspect and verify", async () => {
   const options = ["--data-free", "--target", "6x", "--workers", "1"];
   const [here, there] = [join(temporary, "here"), join(temporary, "there")];
-  assert.equal((await run("compress", POCKET_STORIES, "--out", here, ...options)).code, 0);
+  await succeed("compress", POCKET_STORIES, "--out", here, ...options);
   const made = await run("compress", "pocket/stories", "--out", there, ...options);
   assert.equal(made.code, 0, made.stderr);
   assert.deepEqual(folderHashes(there), folderHashes(here));

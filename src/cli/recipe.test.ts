@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { errorLines, folderHashes, run, start } from "./run.test.util.js";
+import { errorLines, folderHashes, run, start, succeed } from "./run.test.util.js";
 
 const work = mkdtempSync(join(tmpdir(), "pocketllm-recipe-"));
 const model = fileURLToPath(new URL("../../models/pocket-stories", import.meta.url));
@@ -57,7 +57,7 @@ describe("--divergence", () => {
     const byHand = compressed(bits, "--bits", String(report.bits)).filter((x, i, all) => {
       return x !== "--target" && all[i - 1] !== "--target";
     });
-    assert.equal((await run(...byHand)).code, 0);
+    await succeed(...byHand);
     assert.deepEqual(folderHashes(out), folderHashes(bits));
   });
 

@@ -32,6 +32,13 @@ export function run(...args: readonly string[]): Promise<Finished> {
   return start(args).finished;
 }
 
+/** Runs a command that must succeed; what it printed on stderr is the failure's message. */
+export async function succeed(...args: readonly string[]): Promise<Finished> {
+  const finished = await run(...args);
+  assert.equal(finished.code, 0, `${args[0]}: ${finished.signal ?? ""} ${finished.stderr}`);
+  return finished;
+}
+
 /** The error lines that a failed command printed: everything that is not progress. */
 export function errorLines({ stderr }: Finished): string[] {
   return stderr.split("\n").filter((line) => /^(pocketllm|error): /.test(line));

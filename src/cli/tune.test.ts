@@ -12,6 +12,7 @@ import {
   makeTinyModel,
   run,
   start,
+  succeed,
   words,
 } from "./run.test.util.js";
 
@@ -63,7 +64,7 @@ describe("tune", () => {
     const report = JSON.parse(stdout);
     assert.equal(report.steps, STEPS);
     assert.ok(report.heldOutAfter < report.heldOutBefore, stdout);
-    assert.equal((await run("verify", whole)).code, 0);
+    await succeed("verify", whole);
     const before = JSON.parse((await run("inspect", folder, "--json")).stdout);
     const after = JSON.parse((await run("inspect", whole, "--json")).stdout);
     assert.equal(after.weightBytes, before.weightBytes);

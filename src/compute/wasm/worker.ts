@@ -4,10 +4,10 @@
  */
 import { platform } from "#platform";
 import { Mailbox } from "./control.js";
-import { instantiate, kernelNames } from "./kernels.js";
+import { instantiateOnWorker, kernelNames } from "./kernels.js";
 
 platform.onWorkerStart(({ module, memory, control, slot }, post) => {
-  const exports = instantiate(module, memory);
+  const exports = instantiateOnWorker(module, memory);
   const kernels = kernelNames(module).map((name) => exports[name]);
   const mailbox = new Mailbox(control, slot, true);
   post("ready");
