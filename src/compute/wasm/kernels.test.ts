@@ -36,13 +36,15 @@ interface Start {
   readonly port: MessagePort;
 }
 
-const waitFor = (control: Int32Array, ...states: number[]) => {
-  for (;;) {
+/** Which of `states` has come; an error instead of waiting for ever for a thread that has died. */
+function waitFor(control: Int32Array, ...states: number[]): number {
+  for (const end = Date.now() + 20_000; Date.now() < end; ) {
     const state = Atomics.load(control, STATE);
     if (states.includes(state)) return state;
     Atomics.wait(control, STATE, state, 1);
   }
-};
+  throw new Error("the other thread does not answer");
+}
 
 function work({ module, control, port }: Start): void {
   for (let round = 0; round < ROUNDS; round++) {
