@@ -75,9 +75,17 @@ function endOfString(text: string, start: number): number {
 /** Keys of all objects in a parsed value that nests at most MAX_DEPTH levels. */
 function countKeys(value: unknown): number {
   if (typeof value !== "object" || value === null) return 0;
-  const values: unknown[] = Array.isArray(value) ? value : Object.values(value);
-  let keys = Array.isArray(value) ? 0 : values.length;
-  for (const each of values) if (typeof each === "object") keys += countKeys(each);
+  let keys = 0;
+  if (Array.isArray(value)) {
+    for (const each of value) if (typeof each === "object") keys += countKeys(each);
+    return keys;
+  }
+  // Parsed objects inherit no keys that for-in would name; a list of 49,152 values takes twice as long.
+  for (const key in value) {
+    keys++;
+    const each = (value as JsonObject)[key];
+    if (typeof each === "object") keys += countKeys(each);
+  }
   return keys;
 }
 

@@ -1,6 +1,7 @@
 /** A folder on disk as a FolderSource (Node only). */
 import { join } from "node:path";
 import { FileSource } from "../checkpoint/file-source.js";
+import { ReadAhead } from "../checkpoint/read-ahead.js";
 import { errorCode, sha256 } from "./disk.js";
 import type { FolderSource } from "./folder-source.js";
 
@@ -14,7 +15,7 @@ export function folderOnDisk(path: string): FolderSource {
       try {
         const source = await FileSource.open(join(path, file));
         opened.push(source);
-        return source;
+        return file.endsWith(".safetensors") ? new ReadAhead(source) : source;
       } catch (error) {
         if (errorCode(error) === "ENOENT") return null;
         throw error;

@@ -6,6 +6,7 @@ import type { TokenizerFiles } from "../checkpoint/checkpoint.js";
 import type { ModelConfig } from "../checkpoint/config.js";
 import type { Backend } from "../compute/backend.js";
 import { createBackend } from "../compute/create.js";
+import type { WasmBackend } from "../compute/wasm/backend.js";
 import { InputError, UsageError } from "../errors.js";
 import { GrammarEngine } from "../grammar/engine.js";
 import type { OnProgress } from "../progress.js";
@@ -74,7 +75,7 @@ export async function assembleModel(
 ): Promise<LoadedModel> {
   const started = performance.now();
   const { source, config } = opened;
-  let backend: Backend | undefined;
+  let backend: WasmBackend | undefined;
   try {
     const contextLength = context ?? config.contextLength;
     if (contextLength > config.contextLength)
@@ -83,18 +84,20 @@ export async function assembleModel(
       );
     if (!CACHE_FORMATS.includes(kvCache))
       throw new UsageError(`the KV cache can be ${CACHE_FORMATS.join(", ")}, not ${kvCache}`);
+    // Other threads start while the tokenizer is made on this one.
+    const owner = await createBackend({ threads, joinVectors, early: true });
+    backend = owner;
     const files = await opened.tokenizer();
     if (!files)
       throw new InputError(
         `${source}: has no tokenizer; put tokenizer.json and tokenizer_config.json beside it`,
       );
     const tokenizer = createTokenizer(files);
-    backend = await createBackend({ threads, joinVectors });
-    const owner = backend;
     const weights = await loadWeights(owner, config, await opened.weights(owner), {
       signal,
       onProgress: opened.reportsProgress ? undefined : onProgress,
     });
+    await owner.runtime.started();
     let grammars: GrammarEngine | undefined;
     const model: LoadedModel = {
       config,

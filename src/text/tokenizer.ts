@@ -197,8 +197,8 @@ function checkIds(json: Readonly<Record<string, unknown>>): void {
   const added = json["added_tokens"];
   if (!Array.isArray(added)) throw new InputError("tokenizer.json: added_tokens is not a list");
   // Unigram vocabularies are lists of [token, score]: their ids are positions.
-  const ids: readonly unknown[] = Array.isArray(vocab) ? [vocab.length - 1] : Object.values(vocab);
-  for (const id of ids) checkId(id);
+  if (Array.isArray(vocab)) checkId(vocab.length - 1);
+  else for (const token in vocab) checkId((vocab as Readonly<Record<string, unknown>>)[token]);
   for (const token of added as { id?: unknown }[]) checkId(token?.id);
 }
 

@@ -91,6 +91,32 @@ test("a worker wakes whenever either side fell asleep around the other", () =>
     clearTimeout(late);
   }));
 
+test("before its workers have started a runtime computes on this thread", async () => {
+  const runtime = await WasmRuntime.create({ threads: 3, early: true });
+  const pointer = runtime.allocate(192);
+  const fill = (round: number) => {
+    runtime.parallel(
+      "fill",
+      [0, 1, 2].map((t) => [pointer + 64 * t, 16, round + t]),
+    );
+    for (let t = 0; t < 3; t++) assert.equal(runtime.f32(pointer + 64 * t, 16)[15], round + t);
+  };
+  // No message of a worker can have come before this thread has waited for anything.
+  for (let round = 0; round < 50; round++) fill(round);
+  await runtime.submit("fill", [pointer, 16, -1]);
+  assert.equal(runtime.f32(pointer, 1)[0], -1);
+  await runtime.started();
+  fill(100);
+  await runtime.close();
+});
+
+test("a runtime that is closed while its workers start ends", async () => {
+  const runtime = await WasmRuntime.create({ threads: 3, early: true });
+  const refused = assert.rejects(runtime.started(), /closed/);
+  await runtime.close();
+  await refused;
+});
+
 test("an idle worker wakes from its sleep", () =>
   withRuntime(2, async (runtime) => {
     const pointer = runtime.allocate(64);

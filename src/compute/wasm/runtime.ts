@@ -29,6 +29,8 @@ export interface WasmRuntimeOptions {
   readonly wide?: boolean | undefined;
   /** Products of whole numbers in tiles for an engine that joins vectors; the same numbers. Default: as `wide`. */
   readonly joined?: boolean | undefined;
+  /** Do not wait for the workers to start (35 to 75 ms in Node): what runs before runs on this thread. Default false. */
+  readonly early?: boolean | undefined;
 }
 
 /**
@@ -50,6 +52,8 @@ interface SubmittedJob {
 interface WorkerSlot {
   readonly handle: WorkerHandle;
   readonly mailbox: Mailbox;
+  /** Of the promise that waits for the worker to start; without effect afterwards. */
+  readonly rejectStart: (reason: unknown) => void;
   ready: boolean;
   job: SubmittedJob | undefined;
 }
@@ -74,6 +78,7 @@ export class WasmRuntime {
   /** Addresses from here on were never handed out and are still zero. */
   #untouched: number;
   #failure: Error | undefined;
+  #started: Promise<unknown> = Promise.resolve();
 
   /** Compiles the kernels and starts the workers. Throws InputError for options out of range. */
   static async create(options: WasmRuntimeOptions = {}): Promise<WasmRuntime> {
@@ -91,12 +96,9 @@ export class WasmRuntime {
     const memory = createMemory(maximumPages, shared);
     const kind = { arithmetic, joined } as const;
     const runtime = new WasmRuntime(module, kind, memory, maximumPages * PAGE, shared ? threads : 1);
-    try {
-      await Promise.all(Array.from({ length: runtime.threads - 1 }, () => runtime.#startWorker()));
-    } catch (error) {
-      await runtime.close();
-      throw error;
-    }
+    runtime.#started = Promise.all(Array.from({ length: runtime.threads - 1 }, () => runtime.#startWorker()));
+    runtime.#started.catch(() => {});
+    if (!options.early) await runtime.started();
     return runtime;
   }
 
@@ -119,6 +121,16 @@ export class WasmRuntime {
     this.#untouched = this.exports["heapBase"]() >>> 0;
     this.#allocator = new Allocator(this.#untouched, memory.buffer.byteLength);
     if (platform.canShare) this.#control = Mailbox.bufferFor(threads);
+  }
+
+  /** Resolves when all workers run. Where one cannot start, the runtime is closed and this rejects. */
+  async started(): Promise<void> {
+    try {
+      await this.#started;
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
   }
 
   /** Bytes handed out by `allocate` and not freed, in units of 64. */
@@ -275,12 +287,10 @@ export class WasmRuntime {
             } else this.#finish(worker);
             this.#dispatch();
           },
-          (error) => {
-            reject(error);
-            this.#fail(error);
-          },
+          (error) => this.#fail(error),
         ),
         mailbox: new Mailbox(control, slot, platform.canBlock),
+        rejectStart: reject,
         ready: false,
         job: undefined,
       };
@@ -326,6 +336,7 @@ export class WasmRuntime {
     this.#failure ??= error;
     const jobs = this.#queue.splice(0);
     for (const worker of this.#workers) {
+      worker.rejectStart(this.#failure);
       if (worker.job) jobs.push(worker.job);
       worker.job = undefined;
     }

@@ -4,8 +4,11 @@ import { LANES, sourceRows } from "../trellis-lanes.js";
 import type { WasmRuntime } from "./runtime.js";
 import { runSplit } from "./work.js";
 
-/** A code is unpacked, gathered and stored: about as much as this many multiplications. */
-const WORK_PER_CODE = 8;
+/**
+ * A code is unpacked, gathered and stored in 1.5 ns, but between two matrices a worker sleeps, and waking it takes 50
+ * to 200 µs instead of the few that other kernels reckon with: below half a million codes one thread is faster.
+ */
+const WORK_PER_CODE = 0.25;
 
 /** The address and size of a new block of codes, for the caller to free. */
 export function trellisCodes(
