@@ -19,6 +19,8 @@ import { freeWeights, loadWeights, type WeightSource, weightBytes } from "../tra
 import { endTokenIds, generate } from "./generate.js";
 import type { LoadedModel } from "./loaded-model.js";
 
+const DEFAULT_CACHE: CacheFormat = "f16";
+
 /** What is needed of an opened checkpoint or PocketLLM folder. */
 export interface OpenedModel {
   /** What the user named, for messages. */
@@ -58,86 +60,89 @@ export interface LoadModelOptions {
 }
 
 /**
- * Loads tokenizer and weights and closes `opened`, whatever happens. InputError when there is no tokenizer, a
- * tensor is damaged, or memory does not suffice.
+ * Opens a model, loads tokenizer and weights, and closes what was opened, whatever happens. InputError when there is no
+ * tokenizer, a tensor is damaged, or memory does not suffice.
  */
 export async function assembleModel(
-  opened: OpenedModel,
-  {
-    threads,
-    context,
-    kvCache = "f16",
-    decoding = "fast",
-    joinVectors,
-    signal,
-    onProgress,
-  }: LoadModelOptions = {},
+  open: () => Promise<OpenedModel>,
+  options: LoadModelOptions = {},
 ): Promise<LoadedModel> {
   const started = performance.now();
-  const { source, config } = opened;
-  let backend: WasmBackend | undefined;
+  const { threads, joinVectors, kvCache = DEFAULT_CACHE } = options;
+  if (!CACHE_FORMATS.includes(kvCache))
+    throw new UsageError(`the KV cache can be ${CACHE_FORMATS.join(", ")}, not ${kvCache}`);
+  // Other threads start while this one opens the model and makes the tokenizer.
+  const backend = await createBackend({ threads, joinVectors, early: true });
   try {
-    const contextLength = context ?? config.contextLength;
-    if (contextLength > config.contextLength)
-      throw new InputError(
-        `${source}: a context of ${contextLength} tokens is longer than the model's: give ${config.contextLength} or less`,
-      );
-    if (!CACHE_FORMATS.includes(kvCache))
-      throw new UsageError(`the KV cache can be ${CACHE_FORMATS.join(", ")}, not ${kvCache}`);
-    // Other threads start while the tokenizer is made on this one.
-    const owner = await createBackend({ threads, joinVectors, early: true });
-    backend = owner;
-    const files = await opened.tokenizer();
-    if (!files)
-      throw new InputError(
-        `${source}: has no tokenizer; put tokenizer.json and tokenizer_config.json beside it`,
-      );
-    const tokenizer = createTokenizer(files);
-    const weights = await loadWeights(owner, config, await opened.weights(owner), {
-      signal,
-      onProgress: opened.reportsProgress ? undefined : onProgress,
-    });
-    await owner.runtime.started();
-    let grammars: GrammarEngine | undefined;
-    const model: LoadedModel = {
-      config,
-      tokenizer,
-      contextLength,
-      threads: owner.threads,
-      bytes: weightBytes(weights),
-      loadSeconds: (performance.now() - started) / 1000,
-      createSession(capacity) {
-        if (capacity > contextLength)
-          throw new InputError(`${capacity} tokens are more than the context of ${contextLength}`);
-        return new TransformerSession(owner, weights, capacity, { cache: kvCache, decoding });
-      },
-      createBatch: (options) =>
-        new TransformerBatch(owner, weights, {
-          ...options,
-          capacity: contextLength,
-          cache: kvCache,
-          decoding,
-        }),
-      generate: (prompt, options) => generate(model, prompt, options),
-      async createConstraint(format) {
-        grammars ??= new GrammarEngine({
-          tokenizer,
-          vocabularySize: config.vocabularySize,
-          endIds: endTokenIds(model),
-        });
-        return await grammars.constrain(format);
-      },
-      async close() {
-        await grammars?.close();
-        freeWeights(owner, weights);
-        await owner.close();
-      },
-    };
-    return model;
+    const opened = await open();
+    try {
+      return await assemble(opened, backend, options, started);
+    } finally {
+      await opened.close();
+    }
   } catch (error) {
-    await backend?.close();
+    await backend.close();
     throw error;
-  } finally {
-    await opened.close();
   }
+}
+
+async function assemble(
+  opened: OpenedModel,
+  backend: WasmBackend,
+  { context, kvCache = DEFAULT_CACHE, decoding = "fast", signal, onProgress }: LoadModelOptions,
+  started: number,
+): Promise<LoadedModel> {
+  const { source, config } = opened;
+  const contextLength = context ?? config.contextLength;
+  if (contextLength > config.contextLength)
+    throw new InputError(
+      `${source}: a context of ${contextLength} tokens is longer than the model's: give ${config.contextLength} or less`,
+    );
+  const files = await opened.tokenizer();
+  if (!files)
+    throw new InputError(
+      `${source}: has no tokenizer; put tokenizer.json and tokenizer_config.json beside it`,
+    );
+  const tokenizer = createTokenizer(files);
+  const weights = await loadWeights(backend, config, await opened.weights(backend), {
+    signal,
+    onProgress: opened.reportsProgress ? undefined : onProgress,
+  });
+  await backend.runtime.started();
+  let grammars: GrammarEngine | undefined;
+  const model: LoadedModel = {
+    config,
+    tokenizer,
+    contextLength,
+    threads: backend.threads,
+    bytes: weightBytes(weights),
+    loadSeconds: (performance.now() - started) / 1000,
+    createSession(capacity) {
+      if (capacity > contextLength)
+        throw new InputError(`${capacity} tokens are more than the context of ${contextLength}`);
+      return new TransformerSession(backend, weights, capacity, { cache: kvCache, decoding });
+    },
+    createBatch: (options) =>
+      new TransformerBatch(backend, weights, {
+        ...options,
+        capacity: contextLength,
+        cache: kvCache,
+        decoding,
+      }),
+    generate: (prompt, options) => generate(model, prompt, options),
+    async createConstraint(format) {
+      grammars ??= new GrammarEngine({
+        tokenizer,
+        vocabularySize: config.vocabularySize,
+        endIds: endTokenIds(model),
+      });
+      return await grammars.constrain(format);
+    },
+    async close() {
+      await grammars?.close();
+      freeWeights(backend, weights);
+      await backend.close();
+    },
+  };
+  return model;
 }

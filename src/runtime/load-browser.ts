@@ -9,11 +9,13 @@ import { type ModelSource, openFiles, openUrl } from "./source.js";
  * is one. InputError, one line, when the model cannot be loaded. Close it when done: it owns threads.
  */
 export async function loadModel(source: ModelSource, options: LoadModelOptions = {}): Promise<LoadedModel> {
-  const opened =
-    typeof source === "string" || source instanceof URL
-      ? await openUrl(new URL(source, pageAddress()), options)
-      : await openFiles(source);
-  return await assembleModel(opened, options);
+  return await assembleModel(
+    () =>
+      typeof source === "string" || source instanceof URL
+        ? openUrl(new URL(source, pageAddress()), options)
+        : openFiles(source),
+    options,
+  );
 }
 
 /** What a relative address is relative to: the document, or a worker's script. */

@@ -23,11 +23,11 @@ export async function loadModel(
   source: ModelSource,
   { adapter, ...options }: LoadInNodeOptions = {},
 ): Promise<LoadedModel> {
-  return await withLeanHeap(async () => {
+  const open = async () => {
     const opened = await openModel(source, options);
-    const whole = adapter === undefined ? opened : await adapted(opened, adapter);
-    return await assembleModel(whole, options);
-  });
+    return adapter === undefined ? opened : await adapted(opened, adapter);
+  };
+  return await withLeanHeap(() => assembleModel(open, options));
 }
 
 export interface LoadInNodeOptions extends LoadModelOptions {
