@@ -9,15 +9,15 @@ import { runInNewContext } from "node:vm";
 /** V8's own: young objects' room may double whenever they fill it. */
 const GROWTH_FACTOR = 2;
 
-let running = 0;
-let timer: NodeJS.Timeout | undefined;
-let collect: (() => void) | undefined;
-
 /**
  * Each new isolate, so each thread that starts meanwhile, sets the factor of all back to 2 a few milliseconds after it
  * was asked for. Set anew as often as the event loop turns, it is 1 again before there is a tokenizer to parse.
  */
 const AGAIN_MILLISECONDS = 2;
+
+let running = 0;
+let timer: NodeJS.Timeout | undefined;
+let collect: (() => void) | undefined;
 
 /** Runs `load` with young objects' room as it is, and collects what it leaves behind: 20 to 30 ms. */
 export async function withLeanHeap<T>(load: () => Promise<T>): Promise<T> {
