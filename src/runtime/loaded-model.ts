@@ -8,6 +8,7 @@ export interface LoadedModel extends LanguageModel {
   readonly threads: number;
   /** Bytes of memory that the weights hold. */
   readonly bytes: number;
+  /** Of opening and loading. */
   readonly loadSeconds: number;
   /** InputError when memory does not suffice. */
   createBatch(options: BatchOptions): Batch;
