@@ -36,46 +36,44 @@ const calibrated = (out: string, ...more: string[]) => [
 describe("compress", () => {
   test("writes a folder that inspect, verify, eval and generate can use", async () => {
     const out = join(work, "whole");
-    const compressed = await run(...calibrated(out, "--json"));
-    assert.equal(compressed.code, 0, compressed.stderr);
+    const compressed = await succeed(...calibrated(out, "--json"));
     const report = JSON.parse(compressed.stdout);
     assert.ok(report.ratio >= 4, `${report.ratio}`);
     assert.ok(report.peakBytes > 0 && report.seconds > 0);
 
-    const inspected = JSON.parse((await run("inspect", out, "--json")).stdout);
+    const inspected = JSON.parse((await succeed("inspect", out, "--json")).stdout);
     assert.equal(inspected.weightBytes, report.weightBytes);
     assert.equal(inspected.ratio, report.ratio);
     await succeed("verify", out);
 
-    const quality = await run("eval", out, "--reference", model, "--text", text, "--context", "64", "--json");
-    assert.equal(quality.code, 0, quality.stderr);
+    const quality = await succeed(
+      "eval",
+      out,
+      "--reference",
+      model,
+      "--text",
+      text,
+      "--context",
+      "64",
+      "--json",
+    );
     const { divergence, sameTop, tokensScored } = JSON.parse(quality.stdout);
     assert.ok(divergence.mean > 0 && sameTop > 0 && tokensScored > 0);
 
-    const story = await run("generate", out, "--prompt", "the river", "--max-tokens", "8", "--json");
-    assert.equal(story.code, 0, story.stderr);
+    const story = await succeed("generate", out, "--prompt", "the river", "--max-tokens", "8", "--json");
     assert.ok(JSON.parse(story.stdout).tokens > 0);
   });
 
   test("a dry run prints the plan that is followed, its exact size, and writes nothing", async () => {
     const unused = join(work, "unused");
-    const planned = await run(...calibrated(unused, "--dry-run", "--json"));
-    assert.equal(planned.code, 0, planned.stderr);
+    const planned = await succeed(...calibrated(unused, "--dry-run", "--json"));
     const { plan, weightBytes, forecast } = JSON.parse(planned.stdout);
-    const inspected = JSON.parse((await run("inspect", join(work, "whole"), "--json")).stdout);
+    const inspected = JSON.parse((await succeed("inspect", join(work, "whole"), "--json")).stdout);
     assert.equal(weightBytes, inspected.weightBytes);
     assert.equal(plan.length, 1 + 3 * 7);
     assert.ok(forecast.seconds > 0 && forecast.memoryBytes > 1e8);
     assert.ok(!existsSync(unused) && !existsSync(`${unused}.partial`));
-    const { code, stdout, stderr } = await run(
-      "compress",
-      model,
-      "--target",
-      "4x",
-      "--data-free",
-      "--dry-run",
-    );
-    assert.equal(code, 0, stderr);
+    const { stdout } = await succeed("compress", model, "--target", "4x", "--data-free", "--dry-run");
     assert.match(stdout, /^mlp\.up_proj +layer 0.*: [\d.]+ bits/m);
     assert.match(stdout, /^about (?:1 minute|(?:[2-9]|\d\d+) minutes) and /m);
   });
@@ -83,8 +81,7 @@ describe("compress", () => {
   test("the number of workers changes nothing", async () => {
     const outs = ["one", "two"].map((name) => join(work, name));
     for (const [i, out] of outs.entries()) {
-      const { code, stderr } = await run(...calibrated(out, "--workers", String(i + 1)));
-      assert.equal(code, 0, stderr);
+      await succeed(...calibrated(out, "--workers", String(i + 1)));
     }
     assert.deepEqual(folderHashes(outs[0]), folderHashes(outs[1]));
   });
@@ -93,8 +90,7 @@ describe("compress", () => {
     const weights = new Set([folderHashes(join(work, "whole"))["model.safetensors"]]);
     for (const part of PARTS) {
       const out = join(work, part);
-      const result = await run(...calibrated(out, "--without", part));
-      assert.equal(result.code, 0, result.stderr);
+      await succeed(...calibrated(out, "--without", part));
       const { provenance } = JSON.parse(readFileSync(join(out, "pocketllm.json"), "utf8"));
       assert.deepEqual(provenance.options.without, [part]);
       weights.add(folderHashes(out)["model.safetensors"]);
@@ -170,8 +166,7 @@ describe("compress", () => {
       assert.match(full.stderr, /disk is full/);
       assert.ok(!existsSync(out));
       execFileSync("mount", ["-o", "remount,size=8m", disk]);
-      const resumed = await run(...calibrated(out, "--resume"));
-      assert.equal(resumed.code, 0, resumed.stderr);
+      await succeed(...calibrated(out, "--resume"));
       assert.deepEqual(folderHashes(out), folderHashes(join(work, "whole")));
     } finally {
       execFileSync("umount", [disk]);

@@ -37,8 +37,7 @@ beforeEach(() => {
 });
 
 async function textOf(model: string): Promise<string> {
-  const { code, stdout, stderr } = await run("generate", model, ...PROMPT);
-  assert.equal(code, 0, stderr);
+  const { stdout } = await succeed("generate", model, ...PROMPT);
   return JSON.parse(stdout).text;
 }
 
@@ -69,11 +68,8 @@ test("generate: the first time it is downloaded, then asked after, then with the
 
 test("eval: by name as by path; the result says which commit", async () => {
   const text = ["--text", STORIES, "--context", "128", "--windows", "1", "--threads", "1", "--json"];
-  const here = JSON.parse((await run("eval", POCKET_STORIES, ...text)).stdout);
-  const { code, stdout, stderr } = await run(
-    ...["eval", "pocket/stories", "--reference", "pocket/stories", ...text],
-  );
-  assert.equal(code, 0, stderr);
+  const here = JSON.parse((await succeed("eval", POCKET_STORIES, ...text)).stdout);
+  const { stdout } = await succeed(...["eval", "pocket/stories", "--reference", "pocket/stories", ...text]);
   const report = JSON.parse(stdout);
   assert.equal(report.perplexity, here.perplexity);
   assert.deepEqual(report.model, { ...here.model, path: "pocket/stories", commit });
@@ -84,8 +80,7 @@ test("compress by name gives the same bytes; its folder goes by name, too, and i
   const options = ["--data-free", "--target", "6x", "--workers", "1"];
   const [here, there] = [join(temporary, "here"), join(temporary, "there")];
   await succeed("compress", POCKET_STORIES, "--out", here, ...options);
-  const made = await run("compress", "pocket/stories", "--out", there, ...options);
-  assert.equal(made.code, 0, made.stderr);
+  await succeed("compress", "pocket/stories", "--out", there, ...options);
   assert.deepEqual(folderHashes(there), folderHashes(here));
   hub.put("models/pocket/small", {
     ...filesOf(here),
@@ -95,9 +90,8 @@ test("compress by name gives the same bytes; its folder goes by name, too, and i
   hub.takeDownloads();
   assert.equal(await textOf("pocket/small"), await textOf(here));
   assert.deepEqual(hub.takeDownloads().sort(), readdirSync(here).sort());
-  const verified = await run("verify", "pocket/small");
-  assert.equal(verified.code, 0, verified.stderr);
-  const sizes = JSON.parse((await run("inspect", "pocket/small", "--json")).stdout);
+  await succeed("verify", "pocket/small");
+  const sizes = JSON.parse((await succeed("inspect", "pocket/small", "--json")).stdout);
   assert.equal(sizes.format, "pocketllm");
 });
 

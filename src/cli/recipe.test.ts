@@ -46,8 +46,7 @@ describe("--divergence", () => {
     assert.equal(fresh.code, 2, fresh.stderr);
     assert.match(fresh.stderr, /unfinished run: run with --resume/);
 
-    const resumed = await run(...wanted(out, "0.3", "--resume", "--json"));
-    assert.equal(resumed.code, 0, resumed.stderr);
+    const resumed = await succeed(...wanted(out, "0.3", "--resume", "--json"));
     const report = JSON.parse(resumed.stdout);
     assert.ok(report.divergence <= 0.3 && report.divergence > 0.24, `${report.divergence}`);
     assert.ok(report.tries.length >= 2 && report.tries[0].bits === 2.5);
@@ -112,8 +111,7 @@ describe("--recipe best", () => {
     await killedAt(join(`${out}.tuning`, "state.safetensors"), "--resume");
     assert.ok(existsSync(`${out}.balanced`) && !existsSync(out));
 
-    const resumed = await run(...best, "--resume", "--json");
-    assert.equal(resumed.code, 0, resumed.stderr);
+    const resumed = await succeed(...best, "--resume", "--json");
     const report = JSON.parse(resumed.stdout);
     assert.equal(report.tuned.steps, steps.tuning);
     assert.ok(report.tuned.heldOutAfter < report.tuned.heldOutBefore);
@@ -122,8 +120,7 @@ describe("--recipe best", () => {
     const whole = join(work, "whole");
     decide(whole);
     const atOnce = compressed(whole, "--recipe", "best", "--time-budget", "20s", "--resume", "--json");
-    const { code, stdout, stderr } = await run(...atOnce);
-    assert.equal(code, 0, stderr);
+    const { stdout } = await succeed(...atOnce);
     const { absorbed } = JSON.parse(stdout);
     assert.equal(absorbed.steps, steps.absorbing);
     assert.ok(absorbed.heldOutAfter < absorbed.heldOutBefore);
@@ -145,8 +142,7 @@ describe("--recipe best", () => {
   test("a dry run counts the training", async () => {
     const forecastOf = async (...more: string[]) => {
       const out = join(work, "unused");
-      const { code, stdout, stderr } = await run(...compressed(out, ...more, "--dry-run", "--json"));
-      assert.equal(code, 0, stderr);
+      const { stdout } = await succeed(...compressed(out, ...more, "--dry-run", "--json"));
       assert.ok(!existsSync(out));
       return JSON.parse(stdout).forecast;
     };

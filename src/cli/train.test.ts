@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { errorLines, folderHashes, makeTinyModel, run, start, words } from "./run.test.util.js";
+import { errorLines, folderHashes, makeTinyModel, run, start, succeed, words } from "./run.test.util.js";
 
 const work = mkdtempSync(join(tmpdir(), "pocketllm-train-"));
 const like = join(work, "like");
@@ -28,33 +28,21 @@ describe("train", () => {
 
   test("learns its text, on any number of threads, and what it makes is a model like any other", async () => {
     const log = join(work, "log.jsonl");
-    const { code, stdout, stderr } = await run(...training(whole, "--json", "--log", log));
-    assert.equal(code, 0, stderr);
+    const { stdout } = await succeed(...training(whole, "--json", "--log", log));
     const report = JSON.parse(stdout);
     // A model that knows nothing is at ln(vocabulary), 5.7; the frequencies of the tokens alone are not enough.
     assert.ok(report.heldOutBefore > 4 && report.heldOutAfter < 1.9, stdout);
     assert.equal(readFileSync(log, "utf8").trim().split("\n").length, report.steps);
     assert.ok(!existsSync(`${whole}.training`) && !existsSync(`${whole}.partial`));
 
-    const evaluated = await run(
+    const evaluated = await succeed(
       ...["eval", whole, "--text", text, "--context", "64", "--windows", "8", "--json"],
     );
-    assert.equal(evaluated.code, 0, evaluated.stderr);
     assert.ok(Math.log(JSON.parse(evaluated.stdout).perplexity) < 2.1, evaluated.stdout);
-    const compressed = await run(
-      "compress",
-      whole,
-      "--out",
-      join(work, "small"),
-      "--target",
-      "4x",
-      "--data-free",
-    );
-    assert.equal(compressed.code, 0, compressed.stderr);
+    await succeed("compress", whole, "--out", join(work, "small"), "--target", "4x", "--data-free");
 
     const single = join(work, "single");
-    const alone = await run(...training(single, "--workers", "1"));
-    assert.equal(alone.code, 0, alone.stderr);
+    await succeed(...training(single, "--workers", "1"));
     assert.deepEqual(folderHashes(single), folderHashes(whole));
   });
 
@@ -68,8 +56,7 @@ describe("train", () => {
     const fresh = await run(...training(out));
     assert.equal(fresh.code, 2, fresh.stderr);
     assert.match(fresh.stderr, /unfinished run: run with --resume/);
-    const resumed = await run(...training(out, "--resume"));
-    assert.equal(resumed.code, 0, resumed.stderr);
+    await succeed(...training(out, "--resume"));
     assert.deepEqual(folderHashes(out), folderHashes(whole));
   });
 

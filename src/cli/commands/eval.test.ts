@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { POCKET_STORIES } from "../../runtime/real-models.test.util.js";
-import { errorLines, run, start } from "../run.test.util.js";
+import { errorLines, run, start, succeed } from "../run.test.util.js";
 
 const STORIES = join(POCKET_STORIES, "../../examples/held-out-stories.txt");
 const temporary = mkdtempSync(join(tmpdir(), "pocketllm-eval-"));
@@ -24,11 +24,10 @@ const TASK = file("toy.jsonl", QUESTION.replace("1}", "0}") + QUESTION);
 const WORDS = file("last.jsonl", '{"context": "Once upon a", "target": "time"}\n');
 
 test("--json: one object with the contract's keys; a model does not diverge from itself", async () => {
-  const { code, stdout, stderr } = await run(
+  const { stdout } = await succeed(
     ...["eval", POCKET_STORIES, "--text", STORIES, "--context", "128", "--windows", "3"],
     ...["--reference", POCKET_STORIES, "--threads", "1", "--json"],
   );
-  assert.equal(code, 0, stderr);
   const report = JSON.parse(stdout);
   assert.deepEqual([report.context, report.windows, report.tokensScored], [128, 3, 381]);
   assert.ok(report.perplexity > 5 && report.perplexity < 40, `perplexity ${report.perplexity}`);
@@ -65,7 +64,7 @@ test("a .jsonl file is its texts joined by an empty line", async () => {
   const lines = documents.map((document) => JSON.stringify({ text: document, other: 1 }));
   const jsonl = file("stories.jsonl", `${lines.join("\n")}\n`);
   const measure = async (path: string) =>
-    JSON.parse((await run("eval", POCKET_STORIES, "--text", path, "--context", "200", "--json")).stdout);
+    JSON.parse((await succeed("eval", POCKET_STORIES, "--text", path, "--context", "200", "--json")).stdout);
   const [whole, parts] = [await measure(STORIES), await measure(jsonl)];
   assert.equal(parts.perplexity, whole.perplexity);
   assert.equal(parts.windows, whole.windows);
@@ -127,17 +126,7 @@ test("Ctrl-C stops between chunks with one line", async () => {
 
 test("tasks: accuracies in the object, in the table and in the file of --out", async () => {
   const out = join(temporary, "results", "tasks.json");
-  const { code, stdout, stderr } = await run(
-    "eval",
-    POCKET_STORIES,
-    "--tasks",
-    TASK,
-    WORDS,
-    "--json",
-    "--out",
-    out,
-  );
-  assert.equal(code, 0, stderr);
+  const { stdout } = await succeed("eval", POCKET_STORIES, "--tasks", TASK, WORDS, "--json", "--out", out);
   const report = JSON.parse(stdout);
   const { toy, last } = report.tasks;
   assert.deepEqual([toy.acc, toy.accNorm, toy.n], [0.5, 0.5, 2]);
@@ -156,8 +145,7 @@ test("stopped and run again: goes on from the journal, the same numbers, no jour
     ...["eval", POCKET_STORIES, "--text", STORIES, "--context", "256", "--windows", "40"],
     ...["--threads", "1", "--out", join(temporary, out, "r.json")],
   ];
-  const whole = await run(...args("whole"));
-  assert.equal(whole.code, 0, whole.stderr);
+  await succeed(...args("whole"));
   const { child, finished } = start(args("parts"));
   const journals = () => {
     const folder = join(temporary, "parts");

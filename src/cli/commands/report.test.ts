@@ -8,7 +8,7 @@ import { sha256 } from "../../container/disk.js";
 import { parseManifest, writeManifest } from "../../container/manifest.js";
 import { launchChromium, noChromium } from "../../runtime/chromium.test.util.js";
 import { POCKET_STORIES } from "../../runtime/real-models.test.util.js";
-import { errorLines, run } from "../run.test.util.js";
+import { errorLines, run, succeed } from "../run.test.util.js";
 
 const STORIES = join(POCKET_STORIES, "../../examples/held-out-stories.txt");
 const work = mkdtempSync(join(tmpdir(), "pocketllm-report-"));
@@ -17,12 +17,6 @@ const at = (...parts: string[]) => join(work, ...parts);
 const SIX = at("six");
 const TEN = at("ten");
 const TASK = at("toy.jsonl");
-
-async function succeed(...args: string[]) {
-  const finished = await run(...args);
-  assert.equal(finished.code, 0, finished.stderr);
-  return finished;
-}
 
 const json = (path: string) => JSON.parse(readFileSync(path, "utf8"));
 
