@@ -80,8 +80,8 @@ function countKeys(value: unknown): number {
     for (const each of value) if (typeof each === "object") keys += countKeys(each);
     return keys;
   }
-  // Parsed objects inherit no keys that for-in would name; a list of 49,152 values takes twice as long.
-  for (const key in value) {
+  // Keys, not values: a list of a tokenizer's 49,152 values takes twice as long.
+  for (const key of Object.keys(value)) {
     keys++;
     const each = (value as JsonObject)[key];
     if (typeof each === "object") keys += countKeys(each);

@@ -198,7 +198,7 @@ function checkIds(json: Readonly<Record<string, unknown>>): void {
   if (!Array.isArray(added)) throw new InputError("tokenizer.json: added_tokens is not a list");
   // Unigram vocabularies are lists of [token, score]: their ids are positions.
   if (Array.isArray(vocab)) checkId(vocab.length - 1);
-  else for (const token in vocab) checkId((vocab as Readonly<Record<string, unknown>>)[token]);
+  else for (const token of Object.keys(vocab)) checkId((vocab as Readonly<Record<string, unknown>>)[token]);
   for (const token of added as { id?: unknown }[]) checkId(token?.id);
 }
 

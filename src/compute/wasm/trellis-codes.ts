@@ -5,10 +5,11 @@ import type { WasmRuntime } from "./runtime.js";
 import { runSplit } from "./work.js";
 
 /**
- * A code is unpacked, gathered and stored in 1.5 ns, but between two matrices a worker sleeps, and waking it takes 50
- * to 200 µs instead of the few that other kernels reckon with: below half a million codes one thread is faster.
+ * A byte of two codes is unpacked, gathered and stored in 1.5 ns, but between two matrices a worker sleeps, and waking
+ * it takes 50 to 200 µs instead of the few that other kernels reckon with: below half a million bytes one thread is
+ * faster.
  */
-const WORK_PER_CODE = 0.25;
+const WORK_PER_BYTE = 0.25;
 
 /** The address and size of a new block of codes, for the caller to free. */
 export function trellisCodes(
@@ -42,7 +43,7 @@ export function trellisCodes(
   const carriesFrom = carries.some((carry) => carry) ? area + carriesAt : 0;
   const before = [area, codeBits, stored.length / streams, rows, streams, area + sourceAt, vectors];
   const { tileSteps } = lanes;
-  runSplit(runtime, "trellisLanes", pairs, 1, WORK_PER_CODE * bytes, (first, end, thread) => [
+  runSplit(runtime, "trellisLanes", pairs, 1, WORK_PER_BYTE * bytes, (first, end, thread) => [
     ...before,
     tileSteps,
     carriesFrom,
