@@ -47,15 +47,7 @@ describe("compress", () => {
     await succeed("verify", out);
 
     const quality = await succeed(
-      "eval",
-      out,
-      "--reference",
-      model,
-      "--text",
-      text,
-      "--context",
-      "64",
-      "--json",
+      ...["eval", out, "--reference", model, "--text", text, "--context", "64", "--json"],
     );
     const { divergence, sameTop, tokensScored } = JSON.parse(quality.stdout);
     assert.ok(divergence.mean > 0 && sameTop > 0 && tokensScored > 0);
